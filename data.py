@@ -1,0 +1,311 @@
+"""Moving MNIST: handwritten digits -> videos of moving digits -> pairs of (x_n, y_(n+1)).
+
+    python data.py               print what the pairs are, and draw some of them
+    python data.py --official    download the official test file (781 MiB; never needed)
+
+Two 28x28 digits move over 64x64 black pixels for 20 frames and bounce off the walls, as in
+Srivastava, Mansimov and Salakhutdinov 2015, "Unsupervised Learning of Video
+Representations using LSTMs", section 4. Training videos are made of MNIST's training
+digits while training asks for them, and never repeat; validation and test videos are made
+of MNIST's test digits from fixed seeds.
+
+Every array of videos has the shape (videos, frames, height, width, channels). Videos are
+uint8 in 0..255 for as long as possible and float32 in [0, 1] once a model sees them.
+"""
+
+import functools
+import hashlib
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import command_line
+from command_line import InputError
+
+import keras
+import numpy as np
+import tyro
+from PIL import Image, ImageDraw
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+
+DIGIT_SIZE = 28  # pixels; MNIST
+STEP = 0.1  # how far a digit moves in a frame, as a share of its range (Srivastava et al. 2015)
+
+# md5 of the pixels as MNIST's own idx files hold them, the 16 bytes of header included.
+DIGITS_MD5 = {
+    "train": "6bbc9ace898e44ae57da46a324031adb",
+    "test": "2646ac647ad5339dbf082846283269ea",
+}
+
+# One stream of random numbers for each set, so that no two sets can share a video.
+TRAINING, VALIDATION, TEST = 0, 1, 2
+EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file
+
+OFFICIAL_URL = "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
+OFFICIAL_NAME = "mnist_test_seq.npy"
+OFFICIAL_BYTES = 819_200_096
+OFFICIAL_SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
+OFFICIAL_PATH = Path("downloads") / OFFICIAL_NAME
+
+
+# Digits and videos ------------------------------------------------------------------------
+
+
+@functools.cache
+def load_digits(split):
+    """Load MNIST's handwritten digits from `assets/mnist.npz` and check them.
+
+    Args:
+        split: "train" (60,000 digits) or "test" (10,000 digits).
+
+    Returns:
+        uint8 array (digits, 28, 28), 0 is black; read-only, and the same one every time.
+
+    Raises:
+        InputError: unknown split, or the file is missing, broken or not the known digits.
+    """
+    if split not in DIGITS_MD5:
+        raise InputError(f"no MNIST split {split!r}: choose one of {', '.join(DIGITS_MD5)}")
+    path = ASSETS / "mnist.npz"
+    restore = "restore it with: git checkout -- assets/mnist.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            digits = arrays[f"x_{split}"]
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; {restore}") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"{path} is not a readable .npz file of MNIST; {restore}") from None
+    header = np.array([2051, *digits.shape], ">i4")  # idx: magic number, count, rows, columns
+    if hashlib.md5(header.tobytes() + digits.tobytes()).hexdigest() != DIGITS_MD5[split]:
+        raise InputError(f"the {split} digits in {path} differ from MNIST's checksum; {restore}")
+    digits.flags.writeable = False
+    return digits
+
+
+def bounce(start, velocity, frames):
+    """Positions on the line [0, 1] of something that moves, stops at a wall and turns back.
+
+    In every frame it moves by `velocity`; if that took it to a wall or past it, it is put
+    on the wall and its velocity is reversed. This is that loop in closed form.
+
+    Args:
+        start, velocity: float64 arrays of one shape; start in [0, 1], |velocity| <= 1.
+        frames: how many positions to compute; the first is that after one move.
+
+    Returns:
+        float64 array of that shape and one more axis, (..., frames).
+    """
+    speed = np.maximum(np.abs(velocity), 1e-12)[..., None]  # (..., 1); 1e-12 is at rest
+    forward = velocity[..., None] > 0
+    start = start[..., None]
+    frame = np.arange(1, frames + 1)  # (frames,)
+    # How many moves it takes to meet the first wall, and then from wall to wall.
+    to_first_wall = np.maximum(1, np.ceil(np.where(forward, 1 - start, start) / speed))
+    wall_to_wall = np.maximum(1, np.ceil(1 / speed))
+    crossings, moves = np.divmod(frame - to_first_wall, wall_to_wall)  # (..., frames) each
+    from_one = forward == (crossings % 2 == 0)  # which wall was met last: 1, else 0
+    bounced = np.where(from_one, 1 - moves * speed, moves * speed)
+    straight = np.where(forward, start + frame * speed, start - frame * speed)
+    return np.where(frame < to_first_wall, straight, bounced)
+
+
+def move_digits(digits, numbers, frames=20, size=64):
+    """Draw one video for each row of random numbers.
+
+    Args:
+        digits: uint8 array (digits, 28, 28) to choose from.
+        numbers: float64 array (videos, digits in a video, 4), uniform in [0, 1): they
+            choose the digit, its start x, its start y and its direction.
+        frames: frames of a video.
+        size: height and width of a frame in pixels.
+
+    Returns:
+        uint8 array (videos, frames, size, size, 1). Overlapping digits take the maximum.
+    """
+    room = size - DIGIT_SIZE
+    which = (numbers[..., 0] * len(digits)).astype(int)  # (videos, digits in a video)
+    direction = 2 * np.pi * numbers[..., 3]
+    x = bounce(numbers[..., 1], STEP * np.cos(direction), frames)  # (videos, digits, frames)
+    y = bounce(numbers[..., 2], STEP * np.sin(direction), frames)
+    left, top = (room * x).astype(int), (room * y).astype(int)  # rounded down
+
+    videos = np.zeros((len(numbers), frames, size, size), np.uint8)
+    # Every 28x28 window of every frame, without a copy:
+    # (videos, frames, room + 1, room + 1, 28, 28)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        videos, (DIGIT_SIZE, DIGIT_SIZE), axis=(2, 3), writeable=True
+    )
+    video, frame = np.ogrid[: len(numbers), :frames]  # (videos, 1) and (1, frames)
+    for n in range(numbers.shape[1]):  # the digits of a video
+        place = (video, frame, top[:, n], left[:, n])  # (videos, frames)
+        drawn = digits[which[:, n], None]  # (videos, 1, 28, 28)
+        windows[place] = np.maximum(windows[place], drawn)
+    return videos[..., None]
+
+
+def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
+    """Make Moving MNIST videos; the same seed gives the same videos on every machine.
+
+    The first videos of a longer call are those of a shorter one.
+
+    Args:
+        digits: uint8 array (digits, 28, 28), from `load_digits`.
+        count: how many videos.
+        seed: an integer, or a list of integers.
+        digits_per_video, frames: at least 1.
+        size: height and width of a frame in pixels, at least 28.
+
+    Returns:
+        uint8 array (count, frames, size, size, 1).
+
+    Raises:
+        InputError: a number out of its range.
+    """
+    if min(count, digits_per_video, frames) < 1:
+        raise InputError("count, digits_per_video and frames must be at least 1")
+    if size < DIGIT_SIZE:
+        raise InputError(f"size is {size}: a frame must hold a digit of {DIGIT_SIZE} pixels")
+    numbers = np.random.default_rng(seed).random((count, digits_per_video, 4))
+    return move_digits(digits, numbers, frames, size)
+
+
+def evaluation_videos(split, indices, digits_per_video=2, frames=20, size=64):
+    """Videos of the fixed validation or test set, by their numbers.
+
+    The two sets share no digit: validation takes every other one of MNIST's 10,000 test
+    digits, and test takes the rest. (Every other one, since the first 5,000 are cleaner
+    than the last.)
+
+    Args:
+        split: "validation" or "test".
+        indices: integers in 0..9999.
+        digits_per_video, frames, size: as for `make_videos`.
+
+    Returns:
+        uint8 array (len(indices), frames, size, size, 1).
+    """
+    stream = {"validation": VALIDATION, "test": TEST}[split]
+    digits = load_digits("test")[stream - VALIDATION :: 2]  # (5000, 28, 28)
+    numbers = np.random.default_rng([stream]).random((EVALUATION_VIDEOS, digits_per_video, 4))
+    return move_digits(digits, numbers[indices], frames, size)
+
+
+def shift_frames(videos):
+    """Videos -> what a model reads, and what it should predict at each of these frames.
+
+    Args:
+        videos: (videos, frames, height, width, channels), uint8 in 0..255 or float in [0, 1].
+
+    Returns:
+        x, y: float32 in [0, 1], (videos, frames - 1, height, width, channels) each;
+        y[:, n] is the frame after x[:, n], so y[:, n] == x[:, n + 1].
+    """
+    videos = to_float(videos)
+    return videos[:, :-1], videos[:, 1:]
+
+
+def to_float(videos):
+    """uint8 in 0..255, or floats in [0, 1] -> float32 in [0, 1]."""
+    videos = np.asarray(videos)
+    return videos.astype(np.float32) / (255 if videos.dtype == np.uint8 else 1)
+
+
+def to_uint8(frames):
+    """Floats in [0, 1], or uint8 -> uint8 in 0..255, rounded."""
+    frames = np.asarray(frames)
+    if frames.dtype == np.uint8:
+        return frames
+    return np.round(255 * np.clip(frames, 0, 1)).astype(np.uint8)
+
+
+class MovingMNIST(keras.utils.PyDataset):
+    """Batches of new (x, y) pairs from the training digits, made when they are asked for.
+
+    A batch depends on (seed, epoch, batch index) alone: not on the workers, nor on the
+    batches before it. Keras moves `epoch` on at the end of each epoch.
+
+    Args:
+        seed: integer; other seeds, other videos.
+        batch_size: videos in a batch.
+        batches: batches in an epoch.
+        epoch: the epoch to start at, for a run that goes on.
+        digits_per_video, frames, size: as for `make_videos`.
+        workers, use_multiprocessing, max_queue_size: as for `keras.utils.PyDataset`.
+    """
+
+    def __init__(
+        self, seed, batch_size, batches, epoch=0, digits_per_video=2, frames=20, size=64, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.digits = load_digits("train")
+        self.seed = seed
+        self.batch_size = batch_size
+        self.batches = batches
+        self.epoch = epoch
+        self.shape = {"digits_per_video": digits_per_video, "frames": frames, "size": size}
+
+    def __len__(self):
+        return self.batches
+
+    def __getitem__(self, index):
+        """x, y: float32 in [0, 1], (batch_size, frames - 1, size, size, 1) each."""
+        seed = [TRAINING, self.seed, self.epoch, index]
+        return shift_frames(make_videos(self.digits, self.batch_size, seed, **self.shape))
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+
+# Pictures ---------------------------------------------------------------------------------
+
+REAL_COLOUR = (96, 125, 139)  # grey blue, around frames that were given
+PREDICTED_COLOUR = (255, 112, 0)  # orange, around frames that a model made
+
+
+def enlarge(frame, scale, colour):
+    """One frame -> uint8 RGB, each pixel a block of scale x scale, in a coloured border.
+
+    Args:
+        frame: (height, width, 1 or 3), uint8 or float in [0, 1].
+        scale: integer factor.
+        colour: RGB of the border, which is 2 pixels wide.
+
+    Returns:
+        uint8 array (height * scale + 4, width * scale + 4, 3).
+    """
+    pixels = np.repeat(np.repeat(to_uint8(frame), scale, axis=0), scale, axis=1)
+    picture = np.empty((pixels.shape[0] + 4, pixels.shape[1] + 4, 3), np.uint8)
+    picture[:] = colour
+    picture[2:-2, 2:-2] = pixels  # one channel is copied to all three
+    return picture
+
+
+def film_strip(rows, labels, scale=1):
+    """Rows of frames below each other, the first column's label at their left.
+
+    Args:
+        rows: lists of one length of (frame, colour) as for `enlarge`, or of None for a gap.
+        labels: a word for each row.
+        scale: integer factor of enlargement.
+
+    Returns:
+        A PIL image.
+    """
+    tiles = [[tile and enlarge(tile[0], scale, tile[1]) for tile in row] for row in rows]
+    height, width = next(tile.shape[:2] for row in tiles for tile in row if tile is not None)
+    gap, margin = 2, 74
+    image = Image.new(
+        "RGB",
+        (margin + len(rows[0]) * (width + gap), len(rows) * (height + gap) + gap),
+        "white",
+    )
+    draw = ImageDraw.Draw(image)
+    for r, row in enumerate(tiles):
+        top = gap + r * (height + gap)
+        draw.text((margin - 6, top + height / 2), labels[r], "black", anchor="rm")
+        for c, tile in enumerate(row):
+            if tile is not None:
+                image.paste(Image.fromarray(tile), (margin + c * (width + gap), top))
+    return image

@@ -1,0 +1,368 @@
+"""Predict the next frame with ConvLSTM2D layers, one frame at a time.
+
+    (batch, frames, height, width, channels) in, a video of the same shape out:
+    output frame n is the prediction of input frame n + 1.
+
+Both models here are one small step, `next_frame, states = model.step(frame, states)`.
+Reading a real video, training in closed loop and forecasting are that same step with a
+different answer to one question: is the next input the real frame, or our own prediction?
+
+- `KerasExample` is the stack that the Keras site shows, without its leak: there, the last
+  layer is a convolution over time, which sees the frame that it should predict.
+- `Forecaster` is a stack of residual ConvLSTM2D layers at two scales which ends in two
+  heads: one paints new content, one says where each pixel comes from in the last frame.
+"""
+
+import functools
+
+import command_line  # noqa: F401  (it comes first: it sets the backend's environment)
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class ConvLSTM2D(keras.layers.ConvLSTM2D):
+    """Keras's ConvLSTM2D with a one-frame `step` of its own.
+
+    The weights, the configuration and the numbers are those of Keras's layer. `step` runs
+    one convolution over the input and the state together, where Keras's cell runs eight
+    small ones (four gates, each for input and state). It works for any frame size.
+
+    Shi et al. 2015, "Convolutional LSTM Network", equation 3, without peepholes.
+    """
+
+    def __init__(self, filters, kernel_size, padding="same", **kwargs):
+        super().__init__(filters, kernel_size, padding=padding, **kwargs)
+        cell = self.cell
+        if padding != "same" or set(cell.strides + cell.dilation_rate) != {1}:
+            raise ValueError("step() needs padding='same' and strides and dilation of 1")
+        if cell.dropout or cell.recurrent_dropout:
+            raise ValueError("step() knows no dropout")
+
+    def empty_states(self, batch, height, width):
+        """States before the first frame: [h, c], each (batch, height, width, filters)."""
+        shape = (batch, height, width, self.filters)
+        return [ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)]
+
+    def step(self, frame, states):
+        """One frame (batch, height, width, channels) -> h and the new states [h, c]."""
+        if not self.built:
+            self.build((None, None, *frame.shape[1:]))
+        cell = self.cell
+        h, c = states
+        kernel = ops.concatenate([cell.kernel, cell.recurrent_kernel], axis=2)
+        frame_and_h = ops.concatenate([ops.cast(frame, self.compute_dtype), h], axis=-1)
+        gates = ops.conv(frame_and_h, ops.cast(kernel, self.compute_dtype), padding="same")
+        if cell.use_bias:
+            gates = gates + ops.cast(cell.bias, self.compute_dtype)
+        i, f, candidate, o = ops.split(gates, 4, axis=-1)  # (batch, height, width, filters) each
+        c = cell.recurrent_activation(f) * c + cell.recurrent_activation(i) * cell.activation(candidate)
+        h = cell.recurrent_activation(o) * cell.activation(c)
+        return h, [h, c]
+
+
+class NextFrameModel(keras.Model):
+    """What both models share: videos are read by a loop over `step`.
+
+    A subclass gives `empty_states(batch, height, width)` and
+    `step(frame, states, training)`, and `fold`: the number by which the height and the
+    width of a frame must be divisible.
+    """
+
+    fold = 1
+
+    @functools.cached_property
+    def one_step(self):
+        """`step` as a model of its own, so that `predict_on_batch` compiles it once."""
+        return OneStep(self)
+
+    def build(self, videos_shape, real_shape=None):
+        frame = ops.zeros((1, *videos_shape[2:]))
+        self.step(frame, self.empty_states(1, *videos_shape[2:4]))  # every layer builds itself
+
+    def compute_output_shape(self, videos_shape, real_shape=None):
+        return videos_shape
+
+    def call(self, videos, real=None, training=False):
+        """Predict the frame after each frame.
+
+        Args:
+            videos: (batch, frames, height, width, channels), float32 in [0, 1]; the number
+                of frames must be known, height and width divisible by `fold`.
+            real: None, or (batch, frames) of booleans. Where it is False, the model is
+                given its own prediction of that frame instead of the real one. None means
+                real frames throughout ("teacher forcing"). The first frame is always real.
+
+        Returns:
+            predictions: the shape of `videos`; frame n predicts frame n + 1, and knows
+                nothing of the frames after n.
+        """
+        states = self.empty_states(ops.shape(videos)[0], *videos.shape[2:4])
+        predictions = []
+        for n in range(videos.shape[1]):
+            frame = videos[:, n]  # (batch, height, width, channels)
+            if real is not None and n > 0:
+                frame_is_real = ops.reshape(real[:, n], (-1, 1, 1, 1))
+                frame = ops.where(frame_is_real, frame, predictions[-1])
+            prediction, states = self.step(frame, states, training)
+            predictions.append(prediction)
+        return ops.stack(predictions, axis=1)
+
+
+class OneStep(keras.Model):
+    """{"frame", "states"} -> [next frame, new states]."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.compile(jit_compile=use_xla())
+
+    def call(self, inputs):
+        return self.model.step(inputs["frame"], inputs["states"])
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class KerasExample(NextFrameModel):
+    """The stack of keras.io/examples/vision/conv_lstm, with a last layer that cannot cheat.
+
+    Three ConvLSTM2D layers of 64 filters (5x5, 3x3, 1x1; relu), BatchNormalization between
+    them, then a 3x3 convolution with a sigmoid over one frame; the published example ends
+    in a 3x3x3 convolution, whose output n sees frame n + 1, which is its target.
+
+    Args:
+        filters: filters of each ConvLSTM2D layer.
+        compute: dtype policy of the layers, "float32" or "mixed_bfloat16".
+    """
+
+    def __init__(self, filters=64, compute="float32", **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.compute = compute
+        self.conv_lstms = [
+            ConvLSTM2D(filters, size, activation="relu", dtype=compute, name=f"conv_lstm_{size}x{size}")
+            for size in (5, 3, 1)
+        ]
+        self.norms = [keras.layers.BatchNormalization(dtype=compute, name=f"norm_{n}") for n in (0, 1)]
+        self.output_layer = None  # made in build: its filters are the frames' channels
+
+    def build(self, videos_shape, real_shape=None):
+        self.output_layer = keras.layers.Conv2D(
+            videos_shape[-1], 3, padding="same", activation="sigmoid", name="output"
+        )
+        super().build(videos_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "compute": self.compute}
+
+    def empty_states(self, batch, height, width):
+        return [layer.empty_states(batch, height, width) for layer in self.conv_lstms]
+
+    def step(self, frame, states, training=False):
+        """One frame (batch, height, width, channels) -> the next one, and the new states."""
+        new_states = []
+        x = frame
+        for n, (conv_lstm, state) in enumerate(zip(self.conv_lstms, states)):
+            x, state = conv_lstm.step(x, state)  # (batch, height, width, filters)
+            new_states.append(state)
+            if n < len(self.norms):
+                x = self.norms[n](x, training=training)
+        return ops.cast(self.output_layer(x), "float32"), new_states
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class Forecaster(NextFrameModel):
+    """Residual ConvLSTM2D layers at one or two scales, with a synthesis and a motion head.
+
+    Sizes below are for frames of 64x64. The layers stand in three groups: at 16x16, at
+    8x8, and at 16x16 again. `layers=(3, 0, 0)` with `motion_radius=0` is the plain stack:
+    the same code with parts left out.
+
+    Args:
+        encoder_filters: filters of the first convolution, at 32x32; its output also goes
+            straight to the decoder, so that fine detail need not pass the narrow middle.
+        filters: filters of each ConvLSTM2D layer at 16x16.
+        coarse_filters: filters of each ConvLSTM2D layer at 8x8.
+        layers: how many ConvLSTM2D layers (at 16x16 going down, at 8x8, at 16x16 going up).
+        motion_radius: how far, in pixels along each axis, the motion head can move a pixel
+            between two frames; 0 leaves the head out. Moving MNIST moves 3.6 pixels.
+        compute: dtype policy of the layers, "float32" or "mixed_bfloat16".
+    """
+
+    def __init__(
+        self,
+        encoder_filters=16,
+        filters=32,
+        coarse_filters=96,
+        layers=(1, 2, 1),
+        motion_radius=4,
+        compute="float32",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hyperparameters = {
+            "encoder_filters": encoder_filters,
+            "filters": filters,
+            "coarse_filters": coarse_filters,
+            "layers": list(layers),
+            "motion_radius": motion_radius,
+            "compute": compute,
+        }
+        self.motion_radius = motion_radius
+        self.going_down, self.coarse, _ = layers
+        self.fold = 8 if self.coarse else 4
+
+        widths = [filters] * layers[0] + [coarse_filters] * layers[1] + [filters] * layers[2]
+        self.norms = [
+            keras.layers.LayerNormalization(dtype=compute, name=f"norm_{n}") for n in range(len(widths))
+        ]
+        self.conv_lstms = [
+            ConvLSTM2D(width, 3, dtype=compute, name=f"conv_lstm_{n}") for n, width in enumerate(widths)
+        ]
+
+        def convolution(filters, size, strides, name):
+            return keras.layers.Conv2D(
+                filters, size, strides, padding="same", activation="silu", dtype=compute, name=name
+            )
+
+        def twice_as_large(filters, name):
+            # Each pixel becomes 2x2 pixels: a 1x1 convolution and depth-to-space in one.
+            return keras.layers.Conv2DTranspose(filters, 2, strides=2, dtype=compute, name=name)
+
+        # 6x6 in steps of 2 is a 3x3 convolution over blocks of 2x2 pixels.
+        self.encoder = convolution(encoder_filters, 6, 2, "encoder")
+        self.down = convolution(filters, 3, 2, "down")
+        if self.coarse:
+            self.down_to_coarse = convolution(coarse_filters, 3, 2, "down_to_coarse")
+            self.up_from_coarse = twice_as_large(filters, "up_from_coarse")
+        self.up = twice_as_large(encoder_filters, "up")
+        self.decoder = convolution(2 * encoder_filters, 3, 1, "decoder")
+        self.synthesis_head = None  # made in build: its filters are the frames' channels
+        if motion_radius:
+            self.motion_head = keras.layers.Conv2DTranspose(
+                2 * (2 * motion_radius + 1) + 1, 2, strides=2, name="motion_head"
+            )
+
+    def build(self, videos_shape, real_shape=None):
+        # Most pixels of Moving MNIST are black, and sigmoid(-2) is nearly so.
+        self.synthesis_head = keras.layers.Conv2DTranspose(
+            videos_shape[-1],
+            2,
+            strides=2,
+            bias_initializer=keras.initializers.Constant(-2.0),
+            name="synthesis_head",
+        )
+        super().build(videos_shape)
+
+    def get_config(self):
+        return {**super().get_config(), **self.hyperparameters}
+
+    def empty_states(self, batch, height, width):
+        first_coarse, last_coarse = self.going_down, self.going_down + self.coarse
+        states = []
+        for n, layer in enumerate(self.conv_lstms):
+            scale = 8 if first_coarse <= n < last_coarse else 4
+            states.append(layer.empty_states(batch, height // scale, width // scale))
+        return states
+
+    def step(self, frame, states, training=False):
+        """One frame (batch, height, width, channels) -> the next one, and the new states."""
+        new_states = []
+
+        def recur(x, how_many):
+            """Pass x through the next ConvLSTM2D layers; each adds to what it was given."""
+            for _ in range(how_many):
+                n = len(new_states)
+                h, state = self.conv_lstms[n].step(self.norms[n](x), states[n])
+                new_states.append(state)
+                x = x + h
+            return x
+
+        skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
+        x = recur(self.down(skip), self.going_down)  # (batch, 16, 16, filters)
+        if self.coarse:
+            coarse = recur(self.down_to_coarse(x), self.coarse)  # (batch, 8, 8, coarse_filters)
+            x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
+        x = recur(x, len(self.conv_lstms) - len(new_states))
+        x = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, 2 * encoder_filters)
+        x = ops.cast(self.decoder(x), "float32")  # the heads are always float32
+
+        next_frame = ops.sigmoid(self.synthesis_head(x))  # (batch, 64, 64, channels)
+        if self.motion_radius:
+            vertical, horizontal, gate = self.motion(x)
+            moved = move(frame, vertical, horizontal)  # (batch, 64, 64, channels)
+            next_frame = gate * moved + (1 - gate) * next_frame
+        return next_frame, new_states
+
+    def motion(self, x):
+        """Decoder features -> where every pixel of the next frame comes from.
+
+        Returns:
+            vertical, horizontal: (batch, height, width, 2 R + 1), probabilities of the
+                displacements -R..R in pixels, R being `motion_radius`.
+            gate: (batch, height, width, 1) in [0, 1]; 1 takes the moved pixel, 0 the
+                painted one.
+        """
+        displacements = 2 * self.motion_radius + 1
+        logits = self.motion_head(x)  # (batch, 64, 64, 2 * displacements + 1)
+        # Times 3: a softmax starts out flat, which would blur; this lets it sharpen sooner.
+        vertical = ops.softmax(3 * logits[..., :displacements])
+        horizontal = ops.softmax(3 * logits[..., displacements : 2 * displacements])
+        return vertical, horizontal, ops.sigmoid(logits[..., -1:])
+
+
+def move(frame, vertical, horizontal):
+    """Move every pixel of a frame: first along the columns, then along the rows.
+
+    Args:
+        frame: (batch, height, width, channels).
+        vertical, horizontal: (batch, height, width, 2 R + 1), probabilities of taking the
+            pixel from -R..R pixels away. Beyond the edges lies black.
+
+    Returns:
+        The moved frame, (batch, height, width, channels): the expectation over sources.
+    """
+    height, width = frame.shape[1:3]
+    displacements = vertical.shape[-1]
+    radius = displacements // 2
+    padded = ops.pad(frame, [[0, 0], [radius, radius], [0, 0], [0, 0]])
+    sources = ops.stack([padded[:, d : d + height] for d in range(displacements)], axis=-1)
+    frame = ops.sum(vertical[:, :, :, None] * sources, axis=-1)
+    padded = ops.pad(frame, [[0, 0], [0, 0], [radius, radius], [0, 0]])
+    sources = ops.stack([padded[:, :, d : d + width] for d in range(displacements)], axis=-1)
+    return ops.sum(horizontal[:, :, :, None] * sources, axis=-1)
+
+
+def rollout(model, context, horizon):
+    """Forecast: read the context, then go on from the model's own predictions.
+
+    Every new frame costs one step, however long the video already is.
+
+    Args:
+        model: a `NextFrameModel`.
+        context: real frames, (batch, frames, height, width, channels), float32 in [0, 1].
+        horizon: how many frames to predict after the context.
+
+    Returns:
+        float32 array (batch, horizon, height, width, channels) in [0, 1].
+    """
+    batch, frames, height, width, _ = context.shape
+    states = model.empty_states(batch, height, width)
+    predictions = []
+    for n in range(frames + horizon - 1):
+        frame = context[:, n] if n < frames else prediction  # (batch, height, width, channels)
+        inputs = {"frame": frame, "states": states}
+        prediction, states = model.one_step.predict_on_batch(inputs)
+        if n >= frames - 1:
+            predictions.append(prediction)
+    return np.stack(predictions, axis=1)
+
+
+def use_xla():
+    """Whether to compile with XLA: always on JAX; on TensorFlow its own kernels are faster.
+
+    On two CPU cores XLA's convolutions are several times slower than TensorFlow's, which
+    are oneDNN's, and an unrolled video takes XLA minutes to compile.
+    """
+    return keras.backend.backend() == "jax"

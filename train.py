@@ -1,0 +1,612 @@
+"""Train a next-frame model on Moving MNIST, on a GPU or on a laptop's CPU.
+
+    python train.py --preset tiny              a first look, in about a minute
+    python train.py                            the shipped size, on two CPU cores
+    python train.py --preset gpu               (KERAS_BACKEND=jax is the faster there)
+    python train.py --batch-size 8 --run runs/mine
+    python train.py --resume runs/mine         go on after an interruption
+
+Training is in closed loop: the model reads ten real frames and goes on from its own
+predictions, as it must when it forecasts. Early in training most of its inputs beyond the
+context are still real frames; their share falls from 1 to 0 ("scheduled sampling", Bengio
+et al. 2015). Gradients flow through the predictions that are fed back.
+
+A run leaves all that is needed to look at it, to repeat it and to go on with it:
+
+    config.json         every hyperparameter
+    environment.json    command, versions, device, commit; one entry for each start
+    log.csv, curve.png  a row for each epoch, and its picture
+    samples/            forecasts of validation videos
+    best.keras          the averaged weights with the lowest validation error
+    last.keras          the averaged weights of the last epoch
+    checkpoint.weights.h5   everything that `--resume` needs
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import command_line
+from command_line import Failure, InputError, written_whole
+
+import keras
+import matplotlib.figure
+import numpy as np
+import tyro
+from keras import ops
+
+import data
+import model as models
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All hyperparameters; their defaults are the `cpu` preset."""
+
+    model: Literal["forecaster", "keras-example"] = "forecaster"
+    """Residual ConvLSTM2D layers at two scales, or the stack that the Keras site shows."""
+    encoder_filters: int = 16
+    """Filters of the forecaster's first convolution."""
+    filters: int = 32
+    """Filters of each ConvLSTM2D layer (forecaster: of those at a quarter of the size)."""
+    coarse_filters: int = 96
+    """Filters of each of the forecaster's ConvLSTM2D layers at an eighth of the size."""
+    layers: tuple[int, int, int] = (1, 2, 1)
+    """How many of the forecaster's ConvLSTM2D layers stand at a quarter of the frame's size
+    going down, at an eighth, and at a quarter going up; `3 0 0` is a plain stack."""
+    motion_radius: int = 4
+    """Pixels that the motion head can move a pixel between two frames; 0: no motion head."""
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """bfloat16 halves the memory and is faster on a GPU; on most CPUs it is slower."""
+
+    digits_per_video: int = 2
+    """Digits in a video (2: Srivastava et al. 2015)."""
+    frames: int = 20
+    """Frames of a training video (20: Srivastava et al. 2015)."""
+    size: int = 64
+    """Height and width of a frame in pixels (64: Srivastava et al. 2015)."""
+    context: int = 10
+    """Real frames that a forecast starts from (10: Srivastava et al. 2015)."""
+
+    batch_size: int = 4
+    """Videos in a batch. On a CPU more updates pay more than larger batches."""
+    steps_per_epoch: int = 250
+    """Batches in an epoch, after which the run is scored and saved. All videos are new."""
+    epochs: int = 24
+    """Epochs in all; the learning rate ends at zero with the last one."""
+    validation_videos: int = 200
+    """Validation videos to forecast after each epoch."""
+    sample_every: int = 4
+    """Epochs between two pictures of forecasts."""
+
+    loss: Literal["squared_error", "binary_crossentropy"] = "squared_error"
+    """Squared error is summed over pixels and averaged over frames; cross-entropy is averaged
+    over pixels, as in the Keras example."""
+    teacher_forcing: bool = False
+    """Give real frames throughout, as the Keras example does."""
+    scheduled_sampling: float = 0.5
+    """Share of the training during which the probability of a real frame beyond the context
+    falls from 1 to 0 (Bengio et al. 2015, linear decay)."""
+    muon: bool = True
+    """Muon (Jordan et al. 2024) for the kernels between first convolution and heads, and Adam
+    for the rest; or else Adam for everything."""
+    learning_rate: float = 5e-3
+    """Muon's learning rate; an update is scaled to Adam's size (Liu et al. 2025)."""
+    adam_learning_rate: float = 1e-3
+    """Adam's learning rate (1e-3: Kingma and Ba 2015)."""
+    weight_decay: float = 0.01
+    """Muon's weight decay, times the learning rate in each step."""
+    warmup_steps: int = 100
+    """Steps over which the learning rates rise from zero."""
+    cosine_decay: bool = True
+    """Then let them fall to zero along a cosine (Loshchilov and Hutter 2017)."""
+    clip_norm: float = 1.0
+    """Largest norm of all gradients together; 0: no clipping."""
+    average: float = 0.999
+    """Momentum of the moving average of the weights that is scored and saved; 0: none."""
+    seed: int = 0
+    """Initial weights, training videos and scheduled sampling follow from it."""
+
+
+PRESETS = {
+    # Two minutes' worth of the same ideas: for tests and a first look.
+    "tiny": Config(
+        encoder_filters=8,
+        filters=16,
+        coarse_filters=24,
+        layers=(1, 1, 0),
+        frames=12,
+        context=6,
+        steps_per_epoch=60,
+        epochs=5,
+        validation_videos=40,
+        sample_every=1,
+        average=0.99,
+        warmup_steps=20,
+    ),
+    # Two CPU cores; the shipped size.
+    "cpu": Config(),
+    # One GPU with 24 GB or more.
+    "gpu": Config(
+        encoder_filters=64,
+        filters=128,
+        coarse_filters=256,
+        layers=(2, 2, 2),
+        precision="mixed_bfloat16",
+        batch_size=64,
+        steps_per_epoch=160,
+        epochs=200,
+        validation_videos=500,
+        learning_rate=2e-3,
+        sample_every=20,
+    ),
+    # keras.io/examples/vision/conv_lstm: 64 filters, batches of 5, Adam, cross-entropy,
+    # teacher forcing, 900 videos an epoch, 20 epochs.
+    "keras-example": Config(
+        model="keras-example",
+        filters=64,
+        batch_size=5,
+        steps_per_epoch=180,
+        epochs=20,
+        loss="binary_crossentropy",
+        teacher_forcing=True,
+        muon=False,
+        warmup_steps=0,
+        cosine_decay=False,
+        clip_norm=0.0,
+        average=0.0,
+    ),
+}
+
+
+# What is trained --------------------------------------------------------------------------
+
+
+def build_model(config):
+    """The model that a config describes, with new weights."""
+    if config.model == "keras-example":
+        model = models.KerasExample(config.filters, compute=config.precision)
+    else:
+        model = models.Forecaster(
+            config.encoder_filters,
+            config.filters,
+            config.coarse_filters,
+            config.layers,
+            config.motion_radius,
+            compute=config.precision,
+        )
+    model.build((None, None, config.size, config.size, 1))
+    return model
+
+
+def closed_loop_model(model, config):
+    """`model` as `fit` trains it: {"videos": x, "real": which of its frames to use} -> y."""
+    frames = config.frames - 1
+    videos = keras.Input((frames, config.size, config.size, 1), name="videos")
+    real = keras.Input((frames,), dtype="bool", name="real")
+    closed_loop = keras.Model({"videos": videos, "real": real}, model(videos, real=real))
+    closed_loop.compile(make_optimizer(config), LOSSES[config.loss], jit_compile=models.use_xla())
+    closed_loop.optimizer.build(closed_loop.trainable_variables)
+    return closed_loop
+
+
+def squared_error(y, prediction):
+    """Squared error summed over the pixels of a frame, averaged over frames and videos."""
+    return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
+
+
+LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
+
+
+class ClosedLoopVideos(data.MovingMNIST):
+    """Training pairs, and for each frame whether the model is given the real one."""
+
+    def __init__(self, config, epoch=0):
+        super().__init__(
+            config.seed,
+            config.batch_size,
+            config.steps_per_epoch,
+            epoch,
+            config.digits_per_video,
+            config.frames,
+            config.size,
+        )
+        self.config = config
+
+    def __getitem__(self, index):
+        """{"videos": x, "real": (batch, frames - 1) booleans}, y."""
+        x, y = super().__getitem__(index)
+        config = self.config
+        real = np.ones(x.shape[:2], bool)
+        if not config.teacher_forcing:
+            step = self.epoch * config.steps_per_epoch + index
+            sampling_steps = config.scheduled_sampling * config.epochs * config.steps_per_epoch
+            probability = 1 - min(1, step / max(1, sampling_steps))
+            rng = np.random.default_rng([config.seed, self.epoch, index])
+            beyond = real[:, config.context :]  # (batch, frames - 1 - context)
+            beyond[:] = rng.random(beyond.shape) < probability
+        return {"videos": x, "real": real}, y
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class ConvolutionMuon(keras.optimizers.Muon):
+    """Keras's Muon for convolution kernels, and an average of the weights that warms up.
+
+    Keras sends every kernel that is not two-dimensional to Adam. Here a kernel (height,
+    width, in, out) takes Muon's step as the matrix (height * width * in, out), as in
+    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    """
+
+    def _should_use_adamw(self, variable):
+        excluded = any(layer in variable.path for layer in self.exclude_layers)
+        return len(variable.shape) != 4 or excluded
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))  # (height * width * in, out)
+        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x):
+        rows, columns = np.prod(x.shape[:-1]), x.shape[-1]
+        return x * self.rms_rate * float(max(rows, columns)) ** 0.5
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        # Keras's momentum is constant, so its average remembers the random start for long.
+        step = ops.cast(self.iterations, "float32")
+        momentum = ops.minimum(self.ema_momentum, step / (step + 9))
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average):
+            average.assign(momentum * average + (1 - momentum) * variable)
+
+
+def make_optimizer(config):
+    """Muon and Adam, with warm-up, cosine decay, clipping and averaging as configured."""
+    learning_rate = config.learning_rate
+    steps = config.epochs * config.steps_per_epoch
+    if config.cosine_decay:
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=max(1, steps - config.warmup_steps),
+            warmup_target=config.learning_rate,
+            warmup_steps=config.warmup_steps,
+        )
+    return ConvolutionMuon(
+        learning_rate,
+        # A part of every name stands for all layers.
+        exclude_layers=["encoder", "head"] if config.muon else [""],
+        adam_lr_ratio=config.adam_learning_rate / config.learning_rate,
+        adam_weight_decay=None,
+        weight_decay=config.weight_decay if config.muon else None,
+        momentum=0.95,
+        ns_steps=5,
+        nesterov=True,
+        global_clipnorm=config.clip_norm or None,
+        use_ema=config.average > 0,
+        ema_momentum=config.average or 0.99,
+    )
+
+
+# The run folder ---------------------------------------------------------------------------
+
+
+class RunFolder(keras.callbacks.Callback):
+    """After each epoch: forecast validation videos, then save all that a run leaves.
+
+    The model that is scored and saved is a second one, which holds the averaged weights;
+    the one in training is never touched, so a run does not depend on when it is scored.
+    """
+
+    def __init__(self, folder, config, model, rows):
+        super().__init__()
+        self.folder = folder
+        self.config = config
+        self.trained = model
+        self.averaged = build_model(config)
+        self.rows = rows  # of log.csv, one for each epoch so far
+        self.started = time.monotonic()
+        videos = data.to_float(
+            data.evaluation_videos(
+                "validation",
+                np.arange(config.validation_videos),
+                config.digits_per_video,
+                config.frames,
+                config.size,
+            )
+        )
+        self.contexts = videos[:, : config.context]
+        self.truths = videos[:, config.context :]  # (videos, horizon, size, size, 1)
+
+    def on_epoch_end(self, epoch, logs):
+        if not np.isfinite(logs["loss"]):
+            raise Failure(
+                f"the loss is no longer a number in epoch {epoch + 1}; {self.folder} keeps the "
+                "weights before it. Try a lower --learning-rate or --adam-learning-rate"
+            )
+        self.copy_averaged_weights()
+        forecasts = self.forecast()
+        error = np.square(forecasts - self.truths).sum(axis=(2, 3, 4)).mean(axis=0)  # (horizon,)
+        best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
+        logs["val_mse"] = error.mean()  # for the progress bar
+        self.rows.append(
+            {
+                "epoch": epoch + 1,
+                "videos": (epoch + 1) * self.config.steps_per_epoch * self.config.batch_size,
+                "loss": f"{logs['loss']:.4f}",
+                "val_mse": f"{error.mean():.3f}",
+                "val_mse_first_frame": f"{error[0]:.3f}",
+                "val_mse_last_frame": f"{error[-1]:.3f}",
+                "learning_rate": f"{float(ops.convert_to_numpy(self.model.optimizer.learning_rate)):.3g}",
+                "seconds": f"{time.monotonic() - self.started:.1f}",
+            }
+        )
+        self.started = time.monotonic()
+        self.save(best)
+        if (epoch + 1) % self.config.sample_every == 0 or epoch + 1 == self.config.epochs:
+            self.draw_samples(forecasts, self.folder / "samples" / f"epoch-{epoch + 1:04d}.png")
+
+    def copy_averaged_weights(self):
+        optimizer = self.model.optimizer
+        for source, target in zip(self.trained.variables, self.averaged.variables):
+            target.assign(source)
+        if optimizer.use_ema:
+            averages = optimizer._model_variables_moving_average
+            for source, target in zip(averages, self.averaged.trainable_variables):
+                target.assign(source)
+
+    def forecast(self):
+        """Roll out over all validation videos, 50 at a time: (videos, horizon, size, size, 1)."""
+        horizon = self.truths.shape[1]
+        batches = [self.contexts[n : n + 50] for n in range(0, len(self.contexts), 50)]
+        return np.concatenate([models.rollout(self.averaged, b, horizon) for b in batches])
+
+    def save(self, best):
+        with written_whole(self.folder / "last.keras") as path:
+            self.averaged.save(path)
+        if best:
+            with written_whole(self.folder / "best.keras") as path:
+                self.averaged.save(path)
+        with written_whole(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        with written_whole(self.folder / "curve.png") as path:
+            self.draw_curve(path)
+        # Last, so that whatever it counts as done has been written.
+        with written_whole(self.folder / CHECKPOINT) as path:
+            self.model.save_weights(path)
+
+    def draw_curve(self, path):
+        videos = [int(row["videos"]) for row in self.rows]
+        figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for column, label in [
+            ("val_mse_last_frame", "last predicted frame"),
+            ("val_mse", "mean of the predicted frames"),
+            ("val_mse_first_frame", "first predicted frame"),
+        ]:
+            axes.plot(videos, [float(row[column]) for row in self.rows], marker=".", label=label)
+        axes.set(xlabel="training videos", ylabel="MSE, summed over pixels", ylim=(0, None))
+        axes.set_title("Forecasts of validation videos, averaged weights")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(path, dpi=120)
+
+    def draw_samples(self, forecasts, path):
+        rows, labels = [], []
+        for context, truth, forecast in zip(self.contexts[:3], self.truths, forecasts):
+            given = [(frame, data.REAL_COLOUR) for frame in context]
+            rows.append(given + [(frame, data.REAL_COLOUR) for frame in truth])
+            rows.append([None] * len(given) + [(f, data.PREDICTED_COLOUR) for f in forecast])
+            labels += ["real", "predicted"]
+        with written_whole(path) as path:
+            data.film_strip(rows, labels).save(path)
+
+
+CHECKPOINT = "checkpoint.weights.h5"
+
+
+def environment():
+    """What a run ran on, for `environment.json`."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    backend = keras.backend.backend()
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": " ".join(sys.argv),
+        "commit": commit,
+        "backend": f"{backend} {sys.modules[backend].__version__}",
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "devices": keras.distribution.list_devices(),
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+    }
+
+
+def new_folder(folder, config):
+    """Start a run folder with its config.
+
+    Raises:
+        InputError: the folder holds a run already.
+    """
+    if (folder / "config.json").exists():
+        raise InputError(
+            f"{folder} holds a run already: go on with it by --resume {folder}, "
+            "or choose another folder by --run"
+        )
+    write_json(folder / "config.json", dataclasses.asdict(config))
+
+
+def read_config(folder):
+    """The config of the run in a folder.
+
+    Raises:
+        InputError: there is no run, or its config.json is not one of ours.
+    """
+    try:
+        fields = json.loads((folder / "config.json").read_text())
+        return Config(**{**fields, "layers": tuple(fields["layers"])})
+    except FileNotFoundError:
+        raise InputError(f"{folder} is no run folder: it has no config.json") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder / 'config.json'} is not a run's config: {error}") from None
+
+
+def write_json(path, content):
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_log(folder, epochs):
+    """The rows of log.csv for the first epochs."""
+    try:
+        with open(folder / "log.csv", newline="") as file:
+            return list(csv.DictReader(file))[:epochs]
+    except FileNotFoundError:
+        return []
+
+
+def check(config):
+    """Raise an InputError, with the remedy, for a config that cannot be trained."""
+    positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
+    positive += " encoder_filters filters coarse_filters digits_per_video context"
+    positive += " learning_rate adam_learning_rate"
+    not_negative = "motion_radius warmup_steps seed weight_decay clip_norm"
+    for name in positive.split():
+        if not getattr(config, name) > 0:
+            raise InputError(f"{option(name)} must be above 0, not {getattr(config, name)}")
+    for name in not_negative.split():
+        if not getattr(config, name) >= 0:
+            raise InputError(f"{option(name)} must not be below 0, not {getattr(config, name)}")
+    for name in ("scheduled_sampling", "average"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"{option(name)} must lie in 0..1, not {getattr(config, name)}")
+    if config.frames <= config.context:
+        raise InputError(
+            f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
+        )
+    if min(config.layers) < 0 or sum(config.layers) == 0:
+        raise InputError(f"--layers {config.layers} must be counts, with one of them above 0")
+    if config.size < data.DIGIT_SIZE or config.size % 8:
+        raise InputError(f"--size {config.size} must be a multiple of 8, and at least 32")
+
+
+def option(field):
+    """The name of a config's field on the command line."""
+    return "--" + field.replace("_", "-")
+
+
+def train(config, folder, resume=False):
+    """Train as configured, and leave a run folder.
+
+    Args:
+        config: a `Config`.
+        folder: the run folder; new, or with `resume` that of an interrupted run.
+
+    Raises:
+        InputError: the config cannot be trained, or the folder cannot be used.
+        Failure: the loss became infinite or not a number.
+    """
+    check(config)
+    keras.utils.set_random_seed(config.seed)
+    here = environment()
+    print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
+
+    model = build_model(config)
+    closed_loop = closed_loop_model(model, config)
+    epoch = 0
+    starts = []
+    if resume:
+        epoch = load_checkpoint(closed_loop, folder, config)
+        starts = json.loads((folder / "environment.json").read_text())
+    else:
+        new_folder(folder, config)
+    write_json(folder / "environment.json", [*starts, here])
+    run_folder = RunFolder(folder, config, model, read_log(folder, epoch))
+    if not resume:
+        with written_whole(folder / CHECKPOINT) as path:  # even the first epoch can be resumed
+            closed_loop.save_weights(path)
+
+    print(
+        f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
+        f"{config.steps_per_epoch} batches of {config.batch_size} new videos, into {folder}"
+    )
+    print("The first batch takes longest: the model is compiled for it.", flush=True)
+    closed_loop.fit(
+        ClosedLoopVideos(config, epoch),
+        initial_epoch=epoch,
+        epochs=config.epochs,
+        callbacks=[run_folder],
+    )
+
+
+def load_checkpoint(closed_loop, folder, config):
+    """Put a run's whole state into the model and its optimizer; return the epochs done."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        raise InputError(f"{folder} has no {CHECKPOINT} to go on from")
+    try:
+        closed_loop.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise InputError(f"{path} cannot be loaded: {first_line}") from None
+    steps = int(ops.convert_to_numpy(closed_loop.optimizer.iterations))
+    return steps // config.steps_per_epoch
+
+
+def main():
+    # The preset or the run to go on with gives the defaults of all other options, so it
+    # is read before them.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=PRESETS, default="cpu")
+    first.add_argument("--resume", type=Path)
+    chosen, _ = first.parse_known_args()
+    defaults = read_config(chosen.resume) if chosen.resume else PRESETS[chosen.preset]
+
+    def arguments(
+        config: tyro.conf.OmitArgPrefixes[Config] = defaults,
+        preset: Literal[tuple(PRESETS)] = "cpu",
+        run: Path | None = None,
+        resume: Path | None = None,
+    ):
+        """Train a next-frame model on Moving MNIST.
+
+        Args:
+            config: The preset's hyperparameters; any of them can be set.
+            preset: Where the defaults below come from; `--preset NAME --help` shows them.
+            run: The new run's folder; runs/PRESET if it is left out.
+            resume: Go on with the interrupted run in this folder, with its own config.
+        """
+        return config, run, resume
+
+    config, run, resume = tyro.cli(arguments, description=__doc__.split("\n\n")[0])
+    if resume and (config != defaults or run):
+        raise InputError(f"--resume {resume} goes on with that run as it is: give no other option")
+    folder = resume or run or Path("runs") / chosen.preset
+    try:
+        train(config, folder, resume=bool(resume))
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with: python train.py --resume {folder}", file=sys.stderr)
+        sys.exit(130)
+    best = min(read_log(folder, config.epochs), key=lambda row: float(row["val_mse"]))
+    print(f"best validation MSE {best['val_mse']} after epoch {best['epoch']}: {folder}/best.keras")
+    print(f"look at it: python animate.py {folder}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
