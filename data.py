@@ -15,18 +15,19 @@ uint8 in 0..255 for as long as possible and float32 in [0, 1] once a model sees 
 
 import functools
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
 
 import command_line
-from command_line import InputError
+from command_line import Failure, InputError, written_whole
 
 import keras
 import numpy as np
 import tyro
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 
@@ -258,6 +259,158 @@ class MovingMNIST(keras.utils.PyDataset):
         self.epoch += 1
 
 
+# Files ------------------------------------------------------------------------------------
+
+
+def load_videos(path):
+    """Open videos from a file, without reading more of it than needed.
+
+    Args:
+        path: a .npy file, or a .npz file with one array (or one named "videos"), of shape
+            (videos, frames, height, width[, channels]): uint8, or floats in [0, 1]. The
+            official `mnist_test_seq.npy` is known by its name: its frames come first.
+
+    Returns:
+        Array (videos, frames, height, width, channels), in the file's own dtype; a .npy
+        file stays on disk until it is indexed.
+
+    Raises:
+        InputError: the file is missing or broken, or holds something else.
+    """
+    path = Path(path)
+    try:
+        if path.suffix not in (".npy", ".npz"):
+            raise InputError(f"{path}: videos come from a .npy or .npz file")
+        videos = np.load(path, mmap_mode="r", allow_pickle=False)
+        if path.suffix == ".npz":
+            with videos as arrays:
+                names = arrays.files
+                if "videos" not in names and len(names) != 1:
+                    raise InputError(
+                        f"{path} holds {len(names)} arrays ({', '.join(names)}): "
+                        "keep one, or name one of them 'videos'"
+                    )
+                videos = arrays["videos" if "videos" in names else names[0]]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder: name a .npy or .npz file") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read ({error}): it may be cut off") from None
+
+    if path.name == OFFICIAL_NAME and videos.ndim == 4:
+        videos = np.swapaxes(videos, 0, 1)  # (frames, videos, ...) -> (videos, frames, ...)
+    if videos.ndim == 4:
+        videos = videos[..., None]
+    if videos.ndim != 5 or 0 in videos.shape or videos.shape[-1] not in (1, 3):
+        raise InputError(
+            f"{path} has the shape {videos.shape}: expected "
+            "(videos, frames, height, width) or (videos, frames, height, width, 1 or 3)"
+        )
+    if videos.dtype != np.uint8:
+        if not np.issubdtype(videos.dtype, np.floating):
+            raise InputError(f"{path} holds {videos.dtype}: convert it to uint8, or floats in [0, 1]")
+        for video in videos:  # one at a time, since the file may be larger than memory
+            if not (video.min() >= 0 and video.max() <= 1):  # NaN fails both
+                raise InputError(f"{path} has values outside [0, 1]: divide by their maximum")
+    return videos
+
+
+def choose_videos(source, count=None, seed=None, frames=20):
+    """Videos to forecast, from one of the fixed sets or from a file.
+
+    Args:
+        source: "test", "validation", "official", or the path of a file for `load_videos`.
+        count: how many; None takes 100, or all that a file has if they are fewer.
+        seed: None takes the first ones; an integer picks at random, by this seed.
+        frames: how many frames of each to return, if it has as many.
+
+    Returns:
+        videos: array (count, at most `frames`, height, width, channels), uint8 or float.
+        indices: their numbers in the set or the file, (count,).
+
+    Raises:
+        InputError: count is not in range, or `load_videos` cannot use the file.
+    """
+    fixed_set = source in ("test", "validation")
+    if not fixed_set:
+        if source == "official" and not OFFICIAL_PATH.exists():
+            raise InputError(f"{OFFICIAL_PATH} is not there: get it by python data.py --official")
+        stored = load_videos(OFFICIAL_PATH if source == "official" else source)
+    available = EVALUATION_VIDEOS if fixed_set else len(stored)
+    if count is None:
+        count = min(100, available)
+    if not 1 <= count <= available:
+        raise InputError(f"--count {count}: {source} has {available:,} videos to choose from")
+    indices = np.arange(count)
+    if seed is not None:
+        if seed < 0:
+            raise InputError(f"--seed {seed}: a seed is 0 or above")
+        indices = np.random.default_rng(seed).choice(available, count, replace=False)
+    if fixed_set:
+        return evaluation_videos(source, indices, frames=frames), indices
+    return np.ascontiguousarray(stored[indices, :frames]), indices
+
+
+def download_official(
+    path=OFFICIAL_PATH, url=OFFICIAL_URL, size=OFFICIAL_BYTES, sha256=OFFICIAL_SHA256
+):
+    """Download the official Moving MNIST test file, or the rest of it, and check it.
+
+    What has arrived is kept in `path` + ".part"; the next call goes on from there. `path`
+    itself appears only once its size and its hash are right.
+
+    Args:
+        path: where to put the file.
+        url, size, sha256: where it is, and what it must be (bytes, hexadecimal digest).
+
+    Raises:
+        Failure: no connection, it broke, the disk is full, or the bytes are wrong.
+    """
+    path = Path(path)
+    if path.exists() and path.stat().st_size == size and file_sha256(path) == sha256:
+        print(f"{path} is already there, and right")
+        return
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = part.stat().st_size if part.exists() else 0
+    if done < size:
+        fetch_rest(part, url, done, size)
+    if part.stat().st_size != size or file_sha256(part) != sha256:
+        part.unlink()
+        raise Failure(f"{url} sent something else than the official file; nothing was kept")
+    part.rename(path)
+    print(f"{path}: {size:,} bytes, checked")
+
+
+def fetch_rest(part, url, done, size):
+    """Append to `part` what `url` has after the first `done` bytes of `size`."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            resumed = response.status == 206  # else the server starts from the beginning
+            done = done if resumed else 0
+            if int(response.headers.get("Content-Length", size - done)) != size - done:
+                raise Failure(f"{url} is not the official file: it has another size")
+            bar = keras.utils.Progbar(size, unit_name="byte")
+            with open(part, "ab" if resumed else "wb") as file:
+                while done <= size and (block := response.read(2**20)):
+                    file.write(block)
+                    done += len(block)
+                    bar.update(min(done, size))
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise Failure(f"cannot download {url} ({error}): check the connection and try again") from None
+    if done < size:
+        raise Failure(f"the connection ended after {done:,} of {size:,} bytes: run this again to go on")
+
+
+def file_sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 # Pictures ---------------------------------------------------------------------------------
 
 REAL_COLOUR = (96, 125, 139)  # grey blue, around frames that were given
@@ -295,17 +448,85 @@ def film_strip(rows, labels, scale=1):
     """
     tiles = [[tile and enlarge(tile[0], scale, tile[1]) for tile in row] for row in rows]
     height, width = next(tile.shape[:2] for row in tiles for tile in row if tile is not None)
-    gap, margin = 2, 74
+    gap, margin = 2, 80
     image = Image.new(
         "RGB",
         (margin + len(rows[0]) * (width + gap), len(rows) * (height + gap) + gap),
         "white",
     )
     draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=14)
     for r, row in enumerate(tiles):
         top = gap + r * (height + gap)
-        draw.text((margin - 6, top + height / 2), labels[r], "black", anchor="rm")
+        draw.text((margin - 6, top + height / 2), labels[r], "black", font, anchor="rm")
         for c, tile in enumerate(row):
             if tile is not None:
                 image.paste(Image.fromarray(tile), (margin + c * (width + gap), top))
     return image
+
+
+def forecast_strip(context, truth, prediction):
+    """A film strip of forecasts: real frames, and the predicted ones below those they predict.
+
+    Args:
+        context, truth, prediction: (videos, frames, height, width, channels), uint8 or
+            float in [0, 1]; the truth may have fewer frames than the prediction.
+
+    Returns:
+        A PIL image.
+    """
+    rows, labels = [], []
+    for given, real, predicted in zip(context, truth, prediction):
+        rows.append([(frame, REAL_COLOUR) for frame in (*given, *real)])
+        rows[-1] += [None] * (len(predicted) - len(real))
+        rows.append([None] * len(given) + [(frame, PREDICTED_COLOUR) for frame in predicted])
+        labels += ["real", "predicted"]
+    return film_strip(rows, labels)
+
+
+def main():
+    def arguments(official: bool = False, seed: int = 0, out: Path = Path("outputs")):
+        """Show what Moving MNIST is, and what a model is trained on.
+
+        Args:
+            official: Download the official test file instead (781 MiB; never needed).
+            seed: Other seeds, other videos.
+            out: Folder for the picture.
+        """
+        return official, seed, out
+
+    official, seed, out = tyro.cli(arguments)
+    if official:
+        return download_official()
+    if seed < 0:
+        raise InputError(f"--seed {seed}: a seed is 0 or above")
+
+    digits = load_digits("train")
+    videos = make_videos(digits, 3, seed)
+    x, y = shift_frames(videos)
+    for name, array, meaning in [
+        ("digits", digits, "MNIST's training digits"),
+        ("videos", videos, "(videos, frames, height, width, channels)"),
+        ("x", x, "what a model reads: frames 1 to 19"),
+        ("y", y, "what it should predict: frames 2 to 20"),
+    ]:
+        print(
+            f"{name:7}{str(array.shape):22}{array.dtype!s:8} "
+            f"{array.min():g}..{array.max():<4g} {meaning}"
+        )
+    print("the target of a frame is the next frame: y[:, n] == x[:, n + 1] is", end=" ")
+    print(np.array_equal(y[:, :-1], x[:, 1:]))
+
+    rows, labels = [], []
+    for video_x, video_y in zip(x, y):
+        rows.append([(frame, REAL_COLOUR) for frame in video_x[:8]])
+        rows.append([(frame, PREDICTED_COLOUR) for frame in video_y[:8]])
+        labels += ["input x", "target y"]
+    path = out / "pairs.png"
+    with written_whole(path) as temporary:
+        film_strip(rows, labels, scale=2).save(temporary)
+    print(f"inputs above, their targets below: {path}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -15,7 +15,7 @@ different answer to one question: is the next input the real frame, or our own p
 
 import functools
 
-import command_line  # noqa: F401  (it comes first: it sets the backend's environment)
+from command_line import InputError  # comes before Keras: it sets the backend's environment
 
 import keras
 import numpy as np
@@ -74,13 +74,26 @@ class NextFrameModel(keras.Model):
     fold = 1
 
     @functools.cached_property
-    def one_step(self):
-        """`step` as a model of its own, so that `predict_on_batch` compiles it once."""
-        return OneStep(self)
+    def compiled_step(self):
+        """`step`, compiled once: {"frame", "states"} -> [next frame, new states]."""
+        return OneStep(self).predict_on_batch
 
     def build(self, videos_shape, real_shape=None):
+        self.channels = videos_shape[-1]
+        self.check_frames(videos_shape)
         frame = ops.zeros((1, *videos_shape[2:]))
         self.step(frame, self.empty_states(1, *videos_shape[2:4]))  # every layer builds itself
+
+    def check_frames(self, videos_shape):
+        """Raise an InputError unless (..., height, width, channels) suits this model."""
+        height, width, channels = videos_shape[-3:]
+        if channels != self.channels:
+            raise InputError(f"frames have {channels} channels; this model is for {self.channels}")
+        if height % self.fold or width % self.fold or 0 in (height, width):
+            raise InputError(
+                f"frames are {height} x {width} pixels; this model needs both divisible by "
+                f"{self.fold}: crop or resize them"
+            )
 
     def compute_output_shape(self, videos_shape, real_shape=None):
         return videos_shape
@@ -99,6 +112,7 @@ class NextFrameModel(keras.Model):
             predictions: the shape of `videos`; frame n predicts frame n + 1, and knows
                 nothing of the frames after n.
         """
+        self.check_frames(videos.shape)
         states = self.empty_states(ops.shape(videos)[0], *videos.shape[2:4])
         predictions = []
         for n in range(videos.shape[1]):
@@ -112,7 +126,7 @@ class NextFrameModel(keras.Model):
 
 
 class OneStep(keras.Model):
-    """{"frame", "states"} -> [next frame, new states]."""
+    """One step as a model of its own, since Keras compiles whole models."""
 
     def __init__(self, model):
         super().__init__()
@@ -347,13 +361,14 @@ def rollout(model, context, horizon):
     Returns:
         float32 array (batch, horizon, height, width, channels) in [0, 1].
     """
+    model.check_frames(context.shape)
     batch, frames, height, width, _ = context.shape
     states = model.empty_states(batch, height, width)
     predictions = []
     for n in range(frames + horizon - 1):
         frame = context[:, n] if n < frames else prediction  # (batch, height, width, channels)
         inputs = {"frame": frame, "states": states}
-        prediction, states = model.one_step.predict_on_batch(inputs)
+        prediction, states = model.compiled_step(inputs)
         if n >= frames - 1:
             predictions.append(prediction)
     return np.stack(predictions, axis=1)

@@ -398,14 +398,9 @@ class RunFolder(keras.callbacks.Callback):
         figure.savefig(path, dpi=120)
 
     def draw_samples(self, forecasts, path):
-        rows, labels = [], []
-        for context, truth, forecast in zip(self.contexts[:3], self.truths, forecasts):
-            given = [(frame, data.REAL_COLOUR) for frame in context]
-            rows.append(given + [(frame, data.REAL_COLOUR) for frame in truth])
-            rows.append([None] * len(given) + [(f, data.PREDICTED_COLOUR) for f in forecast])
-            labels += ["real", "predicted"]
-        with written_whole(path) as path:
-            data.film_strip(rows, labels).save(path)
+        strip = data.forecast_strip(self.contexts[:3], self.truths[:3], forecasts[:3])
+        with written_whole(path) as temporary:
+            strip.save(temporary)
 
 
 CHECKPOINT = "checkpoint.weights.h5"

@@ -1,0 +1,330 @@
+import hashlib
+import http.server
+import threading
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+from command_line import Failure, InputError
+
+
+def slow_video(digits, numbers, frames, size):
+    """Moving MNIST as its authors describe it, one digit, one frame and one pixel at a time."""
+    video = np.zeros((frames, size, size, 1), np.uint8)
+    for choice, x, y, angle in numbers:
+        digit = digits[int(choice * len(digits))]
+        dx, dy = 0.1 * np.cos(2 * np.pi * angle), 0.1 * np.sin(2 * np.pi * angle)
+        for frame in range(frames):
+            x, y = x + dx, y + dy
+            if x <= 0:
+                x, dx = 0.0, -dx
+            if x >= 1:
+                x, dx = 1.0, -dx
+            if y <= 0:
+                y, dy = 0.0, -dy
+            if y >= 1:
+                y, dy = 1.0, -dy
+            left, top = int((size - 28) * x), int((size - 28) * y)
+            for row in range(28):
+                for column in range(28):
+                    pixel = video[frame, top + row, left + column]
+                    pixel[0] = max(pixel[0], digit[row, column])
+    return video
+
+
+@pytest.mark.parametrize(
+    "digits_per_video, frames, size", [(2, 20, 64), (1, 60, 64), (3, 12, 80), (2, 3, 28)]
+)
+def test_videos_are_moving_mnist_pixel_for_pixel(digits_per_video, frames, size):
+    digits = data.load_digits("train")
+    numbers = np.random.default_rng(3).random((12, digits_per_video, 4))
+    expected = np.stack([slow_video(digits, rows, frames, size) for rows in numbers])
+    videos = data.move_digits(digits, numbers, frames, size)
+    assert videos.dtype == np.uint8
+    np.testing.assert_array_equal(videos, expected)
+
+
+def test_starts_on_a_wall():
+    numbers = [[[0, x, y, angle]] for x in (0, 1) for y in (0, 1) for angle in (0.03, 0.28, 0.9)]
+    numbers = np.array(numbers, float)
+    digits = data.load_digits("test")
+    expected = np.stack([slow_video(digits, rows, 40, 64) for rows in numbers])
+    np.testing.assert_array_equal(data.move_digits(digits, numbers, 40, 64), expected)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5, 1.0])
+def test_what_is_at_rest_stays(start):
+    np.testing.assert_allclose(data.bounce(np.array(start), np.array(0.0), 30), start, atol=1e-9)
+
+
+def test_digits_are_mnist_and_cannot_be_changed():
+    assert data.load_digits("train").shape == (60_000, 28, 28)
+    assert data.load_digits("test").shape == (10_000, 28, 28)
+    with pytest.raises(ValueError):
+        data.load_digits("test")[0] = 0
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
+def test_damaged_digits_are_refused(tmp_path, monkeypatch, damage):
+    path = tmp_path / "mnist.npz"
+    if damage == "cut":
+        path.write_bytes((data.ASSETS / "mnist.npz").read_bytes()[:100_000])
+    if damage == "changed":
+        digits = data.load_digits("test").copy()
+        digits[5, 14, 14] ^= 1
+        np.savez(path, x_test=digits)
+    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    data.load_digits.cache_clear()
+    with pytest.raises(InputError, match="git checkout"):
+        data.load_digits("test")
+    data.load_digits.cache_clear()
+
+
+def test_unknown_split():
+    with pytest.raises(InputError, match="train, test"):
+        data.load_digits("valid")
+
+
+def test_targets_are_the_next_frames():
+    videos = data.make_videos(data.load_digits("train"), 3, seed=1)
+    x, y = data.shift_frames(videos)
+    assert x.shape == y.shape == (3, 19, 64, 64, 1)
+    assert x.dtype == y.dtype == np.float32
+    assert x.min() == 0 and x.max() == 1
+    np.testing.assert_array_equal(y[:, :-1], x[:, 1:])
+    np.testing.assert_array_equal(np.round(x[:, 0] * 255), videos[:, 0])
+    np.testing.assert_array_equal(np.round(y[:, -1] * 255), videos[:, -1])
+
+
+def test_same_seed_same_videos_and_a_longer_call_begins_with_a_shorter_one():
+    digits = data.load_digits("train")
+    videos = data.make_videos(digits, 5, seed=7)
+    np.testing.assert_array_equal(videos[:2], data.make_videos(digits, 2, seed=7))
+    assert (videos != data.make_videos(digits, 5, seed=8)).any()
+
+
+@pytest.mark.parametrize(
+    "split, sha256",
+    [
+        ("validation", "6afa9b79f1a751eeeffd271b67ef5b1be9229027a7fc6a64e829e6d4e95f1a14"),
+        ("test", "d9e9d0a174df84b2b3ef7ea766cee128a2d4b6515b525bc488bd4f96116d5b6e"),
+    ],
+)
+def test_evaluation_sets_never_change(split, sha256):
+    videos = data.evaluation_videos(split, np.arange(100))
+    assert hashlib.sha256(videos.tobytes()).hexdigest() == sha256
+    np.testing.assert_array_equal(data.evaluation_videos(split, [42, 7]), videos[[42, 7]])
+
+
+def test_validation_and_test_share_no_digit(monkeypatch):
+    digits = np.ones((10_000, 28, 28), np.uint8)
+    digits[1::2] = 2  # every other digit
+    monkeypatch.setattr(data, "load_digits", {"test": digits}.get)
+    assert set(np.unique(data.evaluation_videos("validation", np.arange(200)))) == {0, 1}
+    assert set(np.unique(data.evaluation_videos("test", np.arange(200)))) == {0, 2}
+
+
+def fit_a_pixel(**workers):
+    """The weights of the smallest of models after two epochs of Moving MNIST."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5, 32, 32, 1)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    videos = data.MovingMNIST(seed=4, batch_size=2, batches=3, frames=6, size=32, **workers)
+    history = model.fit(videos, epochs=2, verbose=0)
+    return [*model.get_weights(), *history.history["loss"]]
+
+
+def test_training_batches_do_not_depend_on_the_workers():
+    alone = fit_a_pixel()
+    assert alone == fit_a_pixel(workers=3)
+    assert alone == fit_a_pixel(workers=2, max_queue_size=1)
+    assert alone[-1] != alone[-2]  # the second epoch has videos of its own
+
+
+def test_a_batch_follows_from_seed_epoch_and_index_alone():
+    def batch(index, seed=0, epoch=0):
+        videos = data.MovingMNIST(seed=seed, batch_size=2, batches=9, epoch=epoch)
+        return videos[index][0]
+
+    videos = data.MovingMNIST(seed=0, batch_size=2, batches=9)
+    videos[0], videos[5]
+    videos.on_epoch_end()
+    np.testing.assert_array_equal(videos[3][0], batch(3, epoch=1))
+    different = [batch(3), batch(4), batch(3, seed=1), batch(3, epoch=1)]
+    for n, one in enumerate(different):
+        for other in different[n + 1 :]:
+            assert (one != other).any()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"count": 0}, {"frames": 0}, {"digits_per_video": 0}, {"size": 27}]
+)
+def test_impossible_videos_are_refused(wrong):
+    with pytest.raises(InputError):
+        data.make_videos(data.load_digits("test"), **{"count": 1, "seed": 0, **wrong})
+
+
+# Files
+
+
+def test_load_videos(tmp_path):
+    videos = data.evaluation_videos("test", np.arange(3))
+    np.save(tmp_path / "a.npy", videos[..., 0])
+    np.savez(tmp_path / "b.npz", videos=videos / np.float32(255), other=np.zeros(3))
+    np.save(tmp_path / "mnist_test_seq.npy", np.swapaxes(videos[..., 0], 0, 1))
+    np.testing.assert_array_equal(data.load_videos(tmp_path / "a.npy"), videos)
+    np.testing.assert_array_equal(data.load_videos(tmp_path / "mnist_test_seq.npy"), videos)
+    loaded = data.load_videos(tmp_path / "b.npz")
+    np.testing.assert_array_equal(data.to_float(loaded), data.to_float(videos))
+
+
+BAD_FILES = {
+    "cut.npy": lambda path: path.write_bytes(saved(np.zeros((2, 20, 8, 8), np.uint8), path)[:999]),
+    "empty.npy": lambda path: path.write_bytes(b""),
+    "text.npy": lambda path: path.write_text("not an array"),
+    "text.npz": lambda path: path.write_text("not an archive"),
+    "objects.npy": lambda path: np.save(path, np.array([{}, None]), allow_pickle=True),
+    "rank.npy": lambda path: np.save(path, np.zeros((4, 4), np.uint8)),
+    "none.npy": lambda path: np.save(path, np.zeros((0, 20, 8, 8), np.uint8)),
+    "channels.npy": lambda path: np.save(path, np.zeros((1, 20, 8, 8, 5), np.uint8)),
+    "integers.npy": lambda path: np.save(path, np.zeros((1, 20, 8, 8), np.int64)),
+    "range.npy": lambda path: np.save(path, np.full((1, 20, 8, 8), 255.0)),
+    "nan.npy": lambda path: np.save(path, np.full((1, 20, 8, 8), np.nan)),
+    "many.npz": lambda path: np.savez(path, a=np.zeros(3), b=np.zeros(3)),
+    "movie.avi": lambda path: path.write_bytes(b"RIFF"),
+    "folder.npy": lambda path: path.mkdir(),
+    "missing.npy": lambda path: None,
+}
+
+
+def saved(array, path):
+    np.save(path, array)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_are_refused_in_one_line(tmp_path, name):
+    BAD_FILES[name](tmp_path / name)
+    with pytest.raises(InputError, match=name) as error:
+        data.load_videos(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_choose_videos(tmp_path):
+    first, indices = data.choose_videos("test", 3)
+    np.testing.assert_array_equal(indices, [0, 1, 2])
+    assert first.shape == (3, 20, 64, 64, 1)
+    picked, indices = data.choose_videos("test", 3, seed=1)
+    np.testing.assert_array_equal(picked, data.evaluation_videos("test", indices))
+    np.testing.assert_array_equal(data.choose_videos("test", 3, seed=1)[1], indices)
+    assert set(data.choose_videos("test", 3, seed=2)[1]) != set(indices)
+
+    np.save(tmp_path / "own.npy", first)
+    own, _ = data.choose_videos(tmp_path / "own.npy", frames=12)
+    np.testing.assert_array_equal(own, first[:, :12])
+    with pytest.raises(InputError, match="3 videos"):
+        data.choose_videos(tmp_path / "own.npy", 4)
+
+
+# The download
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `content`, in the ways that servers do."""
+
+    content = b""
+    fault = ""
+
+    def do_GET(self):
+        start = 0
+        if self.fault == "missing":
+            return self.send_error(404)
+        if "Range" in self.headers and self.fault != "no ranges":
+            start = int(self.headers["Range"][len("bytes=") : -1])
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        content = b"<html>" if self.fault == "page" else self.content[start:]
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.fault == "cut":
+            content = content[: len(content) // 2]
+        if self.fault == "wrong":
+            content = bytes(len(content))
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def download(tmp_path, monkeypatch):
+    """Call as download(fault): fetches an `official` file of 100 kB from this machine."""
+    content = np.random.default_rng(0).bytes(100_000)
+    monkeypatch.setattr(Server, "content", content)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def fetch(fault=""):
+        monkeypatch.setattr(Server, "fault", fault)
+        data.download_official(
+            tmp_path / "official.npy",
+            f"http://127.0.0.1:{server.server_port}/",
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        )
+        assert (tmp_path / "official.npy").read_bytes() == content
+
+    yield fetch
+    server.shutdown()
+    server.server_close()
+
+
+def test_download(download, tmp_path):
+    download()
+    assert [path.name for path in tmp_path.iterdir()] == ["official.npy"]
+    download("missing")  # not even asked: the file is there
+
+
+@pytest.mark.parametrize("then", ["", "no ranges"])
+def test_download_goes_on_where_it_broke(download, tmp_path, then):
+    with pytest.raises(Failure, match="50,000 of 100,000 bytes"):
+        download("cut")
+    assert not (tmp_path / "official.npy").exists()
+    download(then)
+
+
+@pytest.mark.parametrize("fault", ["wrong", "page", "missing"])
+def test_wrong_downloads_are_refused_and_can_be_repeated(download, tmp_path, fault):
+    with pytest.raises(Failure):
+        download(fault)
+    assert not (tmp_path / "official.npy").exists()
+    download()
+
+
+def test_no_network(tmp_path):
+    with pytest.raises(Failure, match="check the connection"):
+        data.download_official(tmp_path / "official.npy", "http://127.0.0.1:9/")
+    assert not any(tmp_path.iterdir())
+
+
+# The script
+
+
+def test_script_draws_pairs(script, tmp_path):
+    status, output, _ = script(data, "--out", tmp_path)
+    assert status == 0
+    assert "(3, 19, 64, 64, 1)" in output and "float32" in output and "is True" in output
+    assert Image.open(tmp_path / "pairs.png").size > (500, 500)
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.png"]
+
+
+def test_script_names_what_is_missing(refused, tmp_path, monkeypatch):
+    assert "--seed -1" in refused(data, "--seed", "-1")
+    monkeypatch.setattr(data, "ASSETS", tmp_path / "nowhere")
+    data.load_digits.cache_clear()
+    assert "mnist.npz is missing" in refused(data, "--out", tmp_path)
+    data.load_digits.cache_clear()
