@@ -225,13 +225,14 @@ class MovingMNIST(keras.utils.PyDataset):
     """Batches of new (x, y) pairs from the training digits, made when they are asked for.
 
     A batch depends on (seed, epoch, batch index) alone: not on the workers, nor on the
-    batches before it. Keras moves `epoch` on at the end of each epoch.
+    batches before it. Every epoch has videos of its own; give `fit` a `TellEpoch` callback,
+    and they are those of its epoch's number, in a run that was interrupted too.
 
     Args:
         seed: integer; other seeds, other videos.
         batch_size: videos in a batch.
         batches: batches in an epoch.
-        epoch: the epoch to start at, for a run that goes on.
+        epoch: the epoch to start at.
         digits_per_video, frames, size: as for `make_videos`.
         workers, use_multiprocessing, max_queue_size: as for `keras.utils.PyDataset`.
     """
@@ -257,6 +258,21 @@ class MovingMNIST(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self.epoch += 1
+
+
+class TellEpoch(keras.callbacks.Callback):
+    """Tell a `MovingMNIST` which epoch begins.
+
+    Keras does not: it calls `on_epoch_end` once more than there are epochs when `fit` had
+    to build something from the first batch, and otherwise it does not.
+    """
+
+    def __init__(self, videos):
+        super().__init__()
+        self.videos = videos
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.videos.epoch = epoch
 
 
 # Files ------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
         if not self.built:
             self.build((None, None, *frame.shape[1:]))
         cell = self.cell
-        h, c = states
+        h, c = (ops.cast(state, self.compute_dtype) for state in states)
         kernel = ops.concatenate([cell.kernel, cell.recurrent_kernel], axis=2)
         frame_and_h = ops.concatenate([ops.cast(frame, self.compute_dtype), h], axis=-1)
         gates = ops.conv(frame_and_h, ops.cast(kernel, self.compute_dtype), padding="same")

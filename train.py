@@ -488,9 +488,14 @@ def check(config):
     for name in not_negative.split():
         if not getattr(config, name) >= 0:
             raise InputError(f"{option(name)} must not be below 0, not {getattr(config, name)}")
-    for name in ("scheduled_sampling", "average"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise InputError(f"{option(name)} must lie in 0..1, not {getattr(config, name)}")
+    if not 0 <= config.scheduled_sampling <= 1:
+        raise InputError(f"--scheduled-sampling must lie in 0..1, not {config.scheduled_sampling}")
+    if not 0 <= config.average < 1:
+        raise InputError(f"--average must be below 1, and not below 0, not {config.average}")
+    if config.validation_videos > data.EVALUATION_VIDEOS:
+        raise InputError(
+            f"--validation-videos {config.validation_videos}: there are {data.EVALUATION_VIDEOS}"
+        )
     if config.frames <= config.context:
         raise InputError(
             f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
@@ -542,11 +547,13 @@ def train(config, folder, resume=False):
         f"{config.steps_per_epoch} batches of {config.batch_size} new videos, into {folder}"
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
+    videos = ClosedLoopVideos(config, epoch)
     closed_loop.fit(
-        ClosedLoopVideos(config, epoch),
+        videos,
+        shuffle=False,  # all videos are random, and a run that goes on needs their order
         initial_epoch=epoch,
         epochs=config.epochs,
-        callbacks=[run_folder],
+        callbacks=[data.TellEpoch(videos), run_folder],
     )
 
 

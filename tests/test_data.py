@@ -133,7 +133,7 @@ def fit_a_pixel(**workers):
     model = keras.Sequential([keras.Input((5, 32, 32, 1)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.1), "mse")
     videos = data.MovingMNIST(seed=4, batch_size=2, batches=3, frames=6, size=32, **workers)
-    history = model.fit(videos, epochs=2, verbose=0)
+    history = model.fit(videos, epochs=2, verbose=0, callbacks=[data.TellEpoch(videos)])
     return [*model.get_weights(), *history.history["loss"]]
 
 
@@ -142,6 +142,25 @@ def test_training_batches_do_not_depend_on_the_workers():
     assert alone == fit_a_pixel(workers=3)
     assert alone == fit_a_pixel(workers=2, max_queue_size=1)
     assert alone[-1] != alone[-2]  # the second epoch has videos of its own
+
+
+def test_fit_is_given_the_videos_of_its_epochs():
+    def losses(first_epoch):
+        model = keras.Sequential([keras.Input((5, 32, 32, 1)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        model.set_weights([np.ones((1, 1)), np.zeros(1)])
+        videos = data.MovingMNIST(seed=4, batch_size=2, batches=3, frames=6, size=32)
+        callbacks = [data.TellEpoch(videos)]
+        fit = {"initial_epoch": first_epoch, "epochs": 3, "verbose": 0, "callbacks": callbacks}
+        model.fit(videos, **fit)
+        return model.fit(videos, **fit).history["loss"]
+
+    expected = []
+    for epoch in range(3):
+        pairs = data.MovingMNIST(seed=4, batch_size=2, batches=3, epoch=epoch, frames=6, size=32)
+        expected.append(np.mean([np.square(x - y).mean() for x, y in pairs]))
+    np.testing.assert_allclose(losses(0), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses(1), expected[1:], rtol=1e-5)
 
 
 def test_a_batch_follows_from_seed_epoch_and_index_alone():

@@ -1,0 +1,206 @@
+"""These tests also run on the JAX backend: see test_backends.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import data
+import model as models
+import train
+from command_line import InputError
+
+PRESETS = list(train.PRESETS)
+
+
+def build(preset, **changes):
+    keras.utils.set_random_seed(1)
+    return train.build_model(train.dataclasses.replace(train.PRESETS[preset], **changes))
+
+
+def plain_stack(size=32):
+    return build("tiny", layers=(2, 0, 0), motion_radius=0, size=size)
+
+
+def some_videos(count=2, frames=5, size=32):
+    videos = data.make_videos(data.load_digits("test"), count, seed=5, frames=frames, size=size)
+    return data.to_float(videos)
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_prediction_knows_nothing_of_later_frames(preset):
+    model = build(preset, size=32)
+    videos = some_videos()
+    before = array(model(videos))
+    assert before.shape == videos.shape and before.dtype == np.float32
+    assert 0 <= before.min() and before.max() <= 1
+    videos[:, 3] = 1 - videos[:, 3]
+    after = array(model(videos))
+    np.testing.assert_array_equal(before[:, :3], after[:, :3])
+    assert (before[:, 3] != after[:, 3]).any() and (before[:, 4] != after[:, 4]).any()
+
+
+def naive_rollout(model, context, horizon):
+    """Append the last prediction and start again from the first frame, for every new frame."""
+    video = context
+    for _ in range(horizon):
+        video = np.concatenate([video, array(model(video))[:, -1:]], axis=1)
+    return video[:, context.shape[1] :]
+
+
+@pytest.mark.parametrize("batch, frames, horizon", [(1, 1, 1), (3, 1, 3), (2, 4, 3)])
+@pytest.mark.parametrize("kind", ["tiny", "keras-example", "plain"])
+def test_rollout_is_whole_sequence_calls_on_own_predictions(kind, batch, frames, horizon):
+    if kind == "plain":
+        model = plain_stack()
+    else:
+        model = build(kind, size=32, filters=8)
+    context = some_videos(batch, frames)
+    expected = naive_rollout(model, context, horizon)
+    np.testing.assert_allclose(models.rollout(model, context, horizon), expected, atol=1e-5)
+
+
+def test_rollout_takes_one_step_for_each_frame():
+    model = build("tiny", size=32)
+    steps = []
+    step = model.compiled_step
+    model.__dict__["compiled_step"] = lambda inputs: steps.append(1) or step(inputs)
+    models.rollout(model, some_videos(frames=4), 7)
+    assert len(steps) == 4 + 7 - 1
+
+
+def test_rollout_sees_new_weights():
+    model = build("tiny", size=32)
+    context = some_videos(frames=2)
+    before = models.rollout(model, context, 2)
+    model.synthesis_head.bias.assign(model.synthesis_head.bias + 1)
+    assert np.abs(models.rollout(model, context, 2) - before).max() > 0.01
+
+
+def test_frames_that_are_not_real_are_the_models_own():
+    model = build("tiny", size=32)
+    videos = some_videos(frames=6)
+    real = np.ones((2, 6), bool)
+    real[:, 3:] = False
+    closed = array(model(videos, real=real))
+    forecast = models.rollout(model, videos[:, :3], 4)
+    np.testing.assert_allclose(closed[:, 2:], forecast, atol=1e-5)
+    # A draw for each video: the second one here is given real frames throughout.
+    real[1] = True
+    mixed = array(model(videos, real=real))
+    np.testing.assert_allclose(mixed[0], closed[0], atol=1e-5)
+    np.testing.assert_allclose(mixed[1], array(model(videos))[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("size, activation, bias", [(3, "tanh", True), (5, "relu", True), (1, "relu", False)])
+def test_step_has_the_numbers_and_the_weights_of_keras_layer(size, activation, bias):
+    options = {"padding": "same", "activation": activation, "use_bias": bias}
+    stock = keras.layers.ConvLSTM2D(7, size, return_sequences=True, **options)
+    videos = np.random.default_rng(0).normal(size=(2, 4, 10, 8, 3)).astype("float32")
+    expected = array(stock(videos))
+    ours = models.ConvLSTM2D(7, size, return_sequences=True, **options)
+    ours.build(videos.shape)
+    ours.set_weights([w + 0.1 for w in stock.get_weights()])
+    stock.set_weights(ours.get_weights())
+    expected = array(stock(videos))
+    np.testing.assert_allclose(array(ours(videos)), expected, atol=1e-6)
+    states = ours.empty_states(2, 10, 8)
+    for n in range(4):
+        h, states = ours.step(videos[:, n], states)
+        np.testing.assert_allclose(array(h), expected[:, n], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("option", [{"padding": "valid"}, {"strides": 2}, {"dropout": 0.5}])
+def test_options_that_step_does_not_know_are_refused(option):
+    with pytest.raises(ValueError, match="step"):
+        models.ConvLSTM2D(4, 3, **option)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "keras-example"])
+def test_a_saved_model_is_restored_bit_for_bit(tmp_path, preset):
+    model = build(preset, size=32)
+    videos = some_videos()
+    np.save(tmp_path / "videos.npy", videos)
+    models.rollout(model, videos, 1)  # having been used must not matter
+    model.save(tmp_path / "model.keras")
+    # In another process, which knows nothing but model.py.
+    code = (
+        "import keras, model, numpy as np\n"
+        f"folder = {str(tmp_path)!r}\n"
+        "loaded = keras.models.load_model(folder + '/model.keras')\n"
+        "videos = np.load(folder + '/videos.npy')\n"
+        "np.save(folder + '/y.npy', keras.ops.convert_to_numpy(loaded(videos)))\n"
+        "np.save(folder + '/forecast.npy', model.rollout(loaded, videos, 2))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(models.__file__).parent, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), array(model(videos)))
+    forecast = models.rollout(model, videos, 2)
+    np.testing.assert_array_equal(np.load(tmp_path / "forecast.npy"), forecast)
+
+
+@pytest.mark.parametrize(
+    "preset, parameters",
+    [("tiny", 70_780), ("cpu", 1_535_284), ("gpu", 14_855_188), ("keras-example", 745_537)],
+)
+def test_parameter_counts(preset, parameters):
+    assert build(preset).count_params() == parameters
+
+
+def test_plain_stack_has_no_parts_of_the_pyramid():
+    model = train.build_model(
+        train.dataclasses.replace(
+            train.Config(), encoder_filters=32, filters=64, layers=(3, 0, 0), motion_radius=0
+        )
+    )
+    names = {layer.name for layer in model.layers}
+    assert not names & {"down_to_coarse", "up_from_coarse", "motion_head"}
+    assert model.count_params() == 950_977
+
+
+def test_a_model_works_at_other_frame_sizes_than_it_was_built_for():
+    model = build("tiny", size=64)
+    videos = some_videos(size=40)[:, :, :32]  # 32 x 40
+    assert array(model(videos)).shape == videos.shape
+    assert models.rollout(model, videos, 2).shape == (2, 2, 32, 40, 1)
+
+
+@pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 3)])
+def test_move_takes_pixels_from_where_it_is_told(dy, dx):
+    frame = np.random.default_rng(0).random((2, 12, 10, 1)).astype("float32")
+    vertical, horizontal = np.zeros((2, 2, 12, 10, 7), "float32")
+    vertical[..., 3 + dy] = 1
+    horizontal[..., 3 + dx] = 1
+    moved = array(models.move(frame, vertical, horizontal))
+    black = np.pad(frame, [(0, 0), (3, 3), (3, 3), (0, 0)])
+    expected = black[:, 3 + dy : 15 + dy, 3 + dx : 13 + dx]
+    np.testing.assert_array_equal(moved, expected)
+
+
+def test_bfloat16_is_close_to_float32():
+    videos = some_videos()
+    exact = build("tiny", size=32)
+    half = build("tiny", size=32, precision="mixed_bfloat16")
+    half.set_weights(exact.get_weights())
+    assert half.conv_lstms[0].compute_dtype == "bfloat16"
+    predictions = array(half(videos))
+    assert predictions.dtype == np.float32
+    np.testing.assert_allclose(predictions, array(exact(videos)), atol=0.05)
+    forecast = models.rollout(half, videos, 2)
+    np.testing.assert_allclose(forecast, models.rollout(exact, videos, 2), atol=0.05)
+
+
+def test_frames_that_do_not_fit_are_named():
+    model = build("tiny", size=32)
+    with pytest.raises(InputError, match="36 x 32 .* divisible by 8"):
+        models.rollout(model, np.zeros((1, 2, 36, 32, 1), "float32"), 1)
+    with pytest.raises(InputError, match="3 channels"):
+        model(np.zeros((1, 2, 32, 32, 3), "float32"))
+    with pytest.raises(InputError, match="divisible by 4"):
+        plain_stack()(np.zeros((1, 2, 34, 32, 1), "float32"))

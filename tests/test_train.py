@@ -1,0 +1,301 @@
+"""These tests also run on the JAX backend: see test_backends.py."""
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+import model as models
+import train
+from command_line import Failure, InputError
+
+# The smallest training that has every part: three epochs of two batches.
+SMALLEST = dataclasses.replace(
+    train.PRESETS["tiny"],
+    frames=5,
+    context=3,
+    size=32,
+    batch_size=2,
+    steps_per_epoch=2,
+    epochs=3,
+    validation_videos=3,
+    warmup_steps=1,
+)
+
+
+def log_of(folder):
+    with open(folder / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def options(config):
+    """The command line that gives the `tiny` preset the fields of a config."""
+    for field, value in dataclasses.asdict(config).items():
+        if value != getattr(train.PRESETS["tiny"], field):
+            yield from (train.option(field), str(value))
+
+
+def test_training_learns_to_forecast(tiny_run):
+    rows = log_of(tiny_run)
+    errors = [float(row["val_mse"]) for row in rows]
+    assert errors[-1] < errors[0]
+    videos = data.to_float(data.evaluation_videos("validation", np.arange(40), frames=12))
+    copy_last = np.square(videos[:, 6:] - videos[:, 5:6]).sum(axis=(2, 3, 4)).mean()
+    black = np.square(videos[:, 6:]).sum(axis=(2, 3, 4)).mean()
+    assert errors[-1] < 0.9 * black < copy_last  # black frames are the better guess of the two
+
+
+def test_a_run_leaves_what_is_needed_to_repeat_it(tiny_run):
+    names = {path.name for path in tiny_run.iterdir()}
+    assert names == {
+        "config.json", "environment.json", "log.csv", "curve.png", "samples",
+        "best.keras", "last.keras", "checkpoint.weights.h5",
+    }  # fmt: skip
+    config = train.read_config(tiny_run)
+    assert config == dataclasses.replace(train.PRESETS["tiny"], steps_per_epoch=40, epochs=3)
+    (start,) = json.loads((tiny_run / "environment.json").read_text())
+    assert "--preset tiny" in start["command"] and start["keras"] == keras.__version__
+    assert start["backend"].split()[0] == keras.backend.backend() and start["devices"]
+    assert [row["videos"] for row in log_of(tiny_run)] == ["160", "320", "480"]
+    assert len(list((tiny_run / "samples").iterdir())) == 3
+    assert Image.open(tiny_run / "curve.png").size == (840, 480)
+
+
+def test_the_saved_weights_have_the_logged_error(tiny_run):
+    model = keras.models.load_model(tiny_run / "best.keras")
+    videos = data.to_float(data.evaluation_videos("validation", np.arange(40), frames=12))
+    forecast = models.rollout(model, videos[:, :6], 6)
+    error = np.square(forecast - videos[:, 6:]).sum(axis=(2, 3, 4)).mean()
+    best = min(float(row["val_mse"]) for row in log_of(tiny_run))
+    assert error == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_a_resumed_run_equals_an_uninterrupted_one(script, tmp_path, monkeypatch, stop_after):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert script(train, "--preset", "tiny", *options(SMALLEST), "--run", whole)[0] == 0
+
+    def stop_in_epoch(folder, config, model, rows):
+        class Stopping(RunFolder):
+            def on_train_batch_begin(self, batch, logs=None):
+                if int(self.model.optimizer.iterations) == 2 * stop_after + 1:
+                    raise KeyboardInterrupt
+
+        return Stopping(folder, config, model, rows)
+
+    RunFolder = train.RunFolder
+    monkeypatch.setattr(train, "RunFolder", stop_in_epoch)
+    status, _, errors = script(train, "--preset", "tiny", *options(SMALLEST), "--run", parts)
+    assert status == 130 and f"--resume {parts}" in errors
+    assert len(log_of(parts) if stop_after else []) == stop_after
+    monkeypatch.setattr(train, "RunFolder", RunFolder)
+    assert script(train, "--resume", parts)[0] == 0
+
+    def state(folder):
+        model = train.build_model(SMALLEST)
+        closed_loop = train.closed_loop_model(model, SMALLEST)
+        assert train.load_checkpoint(closed_loop, folder, SMALLEST) == 3
+        return [*closed_loop.get_weights(), *map(np.asarray, closed_loop.optimizer.variables)]
+
+    for one, other in zip(state(whole), state(parts)):
+        np.testing.assert_array_equal(one, other)
+    best = [keras.models.load_model(folder / "best.keras") for folder in (whole, parts)]
+    for one, other in zip(*(model.get_weights() for model in best)):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(log_of(whole), log_of(parts), strict=True):
+        del one["seconds"], other["seconds"]
+        assert one == other
+    assert len(json.loads((parts / "environment.json").read_text())) == 2
+
+
+def test_a_real_ctrl_c_leaves_a_run_to_go_on_with(tmp_path):
+    """In a process of its own, at whatever moment comes after the first epoch."""
+    config = dataclasses.replace(SMALLEST, epochs=1000)
+    folder = tmp_path / "run"
+    command = [sys.executable, "train.py", "--preset", "tiny", *options(config), "--run", folder]
+    with subprocess.Popen(
+        command, cwd=Path(train.__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "best.keras").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130, errors
+    assert f"--resume {folder}" in errors and "Traceback" not in errors
+    assert not list(folder.rglob(".unfinished*"))
+    keras.models.load_model(folder / "last.keras")
+
+
+# What fit is given
+
+
+def test_scheduled_sampling_gives_way_to_the_models_own_frames():
+    config = dataclasses.replace(SMALLEST, frames=20, context=10, batch_size=50, epochs=100)
+
+    def real(epoch):
+        return train.ClosedLoopVideos(config, epoch)[0][0]["real"]
+
+    for epoch in (0, 20, 50, 99):
+        assert real(epoch).shape == (50, 19)
+        assert real(epoch)[:, :10].all()
+    assert real(0).all()
+    assert 0.4 < real(25)[:, 10:].mean() < 0.6
+    assert not real(50)[:, 10:].any() and not real(99)[:, 10:].any()
+    np.testing.assert_array_equal(real(25), real(25))
+    assert (real(25) != real(26)).any()
+
+
+def test_teacher_forcing_gives_real_frames_throughout():
+    config = dataclasses.replace(SMALLEST, teacher_forcing=True)
+    assert train.ClosedLoopVideos(config, epoch=2)[0][0]["real"].all()
+
+
+def test_squared_error_is_summed_over_pixels():
+    y, prediction = np.zeros((2, 3, 4, 4, 1)), np.full((2, 3, 4, 4, 1), 0.5)
+    assert float(train.squared_error(y, prediction)) == 4 * 4 * 0.25
+
+
+def step_of_the_optimizer(config, gradient):
+    """What the optimizer does to a kernel and a bias in its first step."""
+    kernel = keras.Variable(np.zeros((3, 3, 4, 8), "float32"), name="kernel")
+    bias = keras.Variable(np.zeros(8, "float32"), name="bias")
+    optimizer = train.make_optimizer(config)
+    optimizer.apply([gradient, np.ones(8, "float32")], [kernel, bias])
+    return keras.ops.convert_to_numpy(kernel), keras.ops.convert_to_numpy(bias)
+
+
+FIRST_STEP = dataclasses.replace(SMALLEST, cosine_decay=False, average=0.0, clip_norm=0.0)
+
+
+def test_muon_moves_a_kernel_by_an_orthogonal_matrix():
+    gradient = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype("float32")
+    kernel, bias = step_of_the_optimizer(FIRST_STEP, gradient)
+    matrix = kernel.reshape(36, 8) / (FIRST_STEP.learning_rate * 0.2 * 36**0.5)
+    singular_values = np.linalg.svd(matrix, compute_uv=False)
+    assert 0.6 < singular_values.min() and singular_values.max() < 1.3  # Newton-Schulz's range
+    u, _, v = np.linalg.svd(gradient.reshape(36, 8), full_matrices=False)
+    assert (matrix * (u @ v)).sum() < -0.8 * 8  # downhill, along the gradient's directions
+    np.testing.assert_allclose(bias, -FIRST_STEP.adam_learning_rate, rtol=1e-3)
+
+
+def test_adam_moves_everything_without_muon():
+    gradient = np.ones((3, 3, 4, 8), "float32")
+    kernel, bias = step_of_the_optimizer(dataclasses.replace(FIRST_STEP, muon=False), gradient)
+    np.testing.assert_allclose(kernel, -1e-3, rtol=1e-3)
+    np.testing.assert_allclose(bias, -1e-3, rtol=1e-3)
+
+
+def test_muon_is_kept_from_the_first_convolution_and_the_heads():
+    model = train.build_model(SMALLEST)
+    optimizer = train.make_optimizer(SMALLEST)
+    adam = {v.path.split("/")[1] for v in model.trainable_variables
+            if len(v.shape) == 4 and optimizer._should_use_adamw(v)}  # fmt: skip
+    assert adam == {"encoder", "motion_head", "synthesis_head"}
+
+
+def test_the_average_of_the_weights_warms_up():
+    weight = keras.Variable(np.zeros(1, "float32"))
+    optimizer = train.make_optimizer(dataclasses.replace(FIRST_STEP, average=0.9))
+    expected = 0.0
+    for step in range(200):
+        optimizer.apply([np.ones(1, "float32")], [weight])
+        momentum = min(0.9, step / (step + 9))
+        expected = momentum * expected + (1 - momentum) * float(weight.value[0])
+    (average,) = optimizer._model_variables_moving_average
+    assert float(average.value[0]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    config = dataclasses.replace(SMALLEST, epochs=10, steps_per_epoch=10, warmup_steps=20)
+    optimizer = train.make_optimizer(config)
+    rate = {}
+    for step in (0, 10, 20, 60, 100):
+        optimizer.iterations.assign(step)
+        rate[step] = float(optimizer.learning_rate)
+    expected = {0: 0, 10: 2.5e-3, 20: 5e-3, 60: 2.5e-3, 100: 0}
+    assert rate == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("preset", ["gpu", "keras-example"])
+def test_other_presets_train(tmp_path, preset):
+    config = dataclasses.replace(
+        train.PRESETS[preset], frames=4, context=2, size=32, batch_size=2, steps_per_epoch=2,
+        epochs=1, validation_videos=2,
+    )  # fmt: skip
+    train.train(config, tmp_path / "run")
+    (row,) = log_of(tmp_path / "run")
+    assert np.isfinite(float(row["loss"])) and 0 < float(row["val_mse"]) < 1024
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("batch_size", 0), ("steps_per_epoch", -1), ("epochs", 0), ("validation_videos", 0),
+        ("filters", 0), ("digits_per_video", 0), ("context", 0), ("frames", 3), ("size", 36),
+        ("size", 24), ("layers", (0, 0, 0)), ("layers", (1, -1, 1)), ("motion_radius", -1),
+        ("learning_rate", float("nan")), ("scheduled_sampling", 1.5), ("average", -0.1),
+        ("seed", -1), ("clip_norm", -1.0), ("validation_videos", 10_001), ("average", 1.0),
+    ],
+)  # fmt: skip
+def test_impossible_configs_are_refused(tmp_path, field, value):
+    config = dataclasses.replace(SMALLEST, **{field: value})
+    with pytest.raises(InputError, match=train.option(field)) as error:
+        train.train(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--preset", "huge"], ["--epochs", "many"], ["--epoch", "3"], ["--layers", "1"]]
+)
+def test_unknown_options_end_with_status_2(script, arguments):
+    status, output, errors = script(train, *arguments)
+    assert status == 2 and "Traceback" not in errors
+    assert arguments[0] in errors or arguments[1] in errors
+
+
+def test_a_run_is_not_overwritten(refused, tiny_run):
+    before = (tiny_run / "config.json").read_bytes()
+    assert f"--resume {tiny_run}" in refused(train, "--preset", "tiny", "--run", tiny_run)
+    assert (tiny_run / "config.json").read_bytes() == before
+
+
+def test_resuming_needs_a_run_and_takes_no_other_options(refused, tiny_run, tmp_path):
+    assert "no run folder" in refused(train, "--resume", tmp_path)
+    assert "no other option" in refused(train, "--resume", tiny_run, "--epochs", "9")
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json" in refused(train, "--resume", tmp_path)
+    (tmp_path / "config.json").write_text('{"layers": [1, 2, 1], "colour": "red"}')
+    assert "colour" in refused(train, "--resume", tmp_path)
+    train.write_json(tmp_path / "config.json", dataclasses.asdict(SMALLEST))
+    assert "checkpoint.weights.h5" in refused(train, "--resume", tmp_path)
+    (tmp_path / "checkpoint.weights.h5").write_bytes(b"not weights")
+    assert "cannot be loaded" in refused(train, "--resume", tmp_path)
+
+
+def test_training_stops_when_the_loss_is_no_number(tmp_path):
+    config = dataclasses.replace(SMALLEST, adam_learning_rate=1e30, cosine_decay=False)
+    with pytest.raises(Failure, match="no longer a number"):
+        train.train(config, tmp_path / "run")
+
+
+def test_help_explains_every_field(script):
+    status, output, _ = script(train, "--preset", "gpu", "--help")
+    assert status == 0
+    for field in dataclasses.fields(train.Config):
+        assert train.option(field.name) in output
+    assert "mixed_bfloat16)" in output  # the defaults are those of the preset
