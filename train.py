@@ -351,13 +351,13 @@ class RunFolder(keras.callbacks.Callback):
             self.draw_samples(forecasts, self.folder / "samples" / f"epoch-{epoch + 1:04d}.png")
 
     def copy_averaged_weights(self):
+        self.averaged.set_weights(self.trained.get_weights())
         optimizer = self.model.optimizer
-        for source, target in zip(self.trained.variables, self.averaged.variables):
-            target.assign(source)
         if optimizer.use_ema:
             averages = optimizer._model_variables_moving_average
-            for source, target in zip(averages, self.averaged.trainable_variables):
-                target.assign(source)
+            for average, variable in zip(averages, self.averaged.trainable_variables):
+                # By way of NumPy: on JAX both would share one array, which `fit` deletes.
+                variable.assign(ops.convert_to_numpy(average))
 
     def forecast(self):
         """Roll out over all validation videos, 50 at a time: (videos, horizon, size, size, 1)."""

@@ -80,39 +80,49 @@ def test_the_saved_weights_have_the_logged_error(tiny_run):
     assert error == pytest.approx(best, rel=1e-4)
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 2])
-def test_a_resumed_run_equals_an_uninterrupted_one(script, tmp_path, monkeypatch, stop_after):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert script(train, "--preset", "tiny", *options(SMALLEST), "--run", whole)[0] == 0
+def stopping_at_step(step):
+    """A RunFolder that is interrupted, as by Ctrl-C, before the training step of that number."""
 
-    def stop_in_epoch(folder, config, model, rows):
-        class Stopping(RunFolder):
-            def on_train_batch_begin(self, batch, logs=None):
-                if int(self.model.optimizer.iterations) == 2 * stop_after + 1:
-                    raise KeyboardInterrupt
+    class StoppingRunFolder(train.RunFolder):
+        def on_train_batch_begin(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == step:
+                raise KeyboardInterrupt
 
-        return Stopping(folder, config, model, rows)
+    return StoppingRunFolder
 
-    RunFolder = train.RunFolder
-    monkeypatch.setattr(train, "RunFolder", stop_in_epoch)
-    status, _, errors = script(train, "--preset", "tiny", *options(SMALLEST), "--run", parts)
+
+def state(folder):
+    """All weights of a run of SMALLEST, its optimizer's included."""
+    closed_loop = train.closed_loop_model(train.build_model(SMALLEST), SMALLEST)
+    assert train.load_checkpoint(closed_loop, folder, SMALLEST) == 3
+    variables = [*closed_loop.variables, *closed_loop.optimizer.variables]
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    train.train(SMALLEST, folder)
+    return folder
+
+
+@pytest.mark.parametrize("stop_at_step", [1, 3])  # in the first epoch, and in the second
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    script, tmp_path, monkeypatch, uninterrupted, stop_at_step
+):
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "RunFolder", stopping_at_step(stop_at_step))
+        status, _, errors = script(train, "--preset", "tiny", *options(SMALLEST), "--run", parts)
     assert status == 130 and f"--resume {parts}" in errors
-    assert len(log_of(parts) if stop_after else []) == stop_after
-    monkeypatch.setattr(train, "RunFolder", RunFolder)
     assert script(train, "--resume", parts)[0] == 0
 
-    def state(folder):
-        model = train.build_model(SMALLEST)
-        closed_loop = train.closed_loop_model(model, SMALLEST)
-        assert train.load_checkpoint(closed_loop, folder, SMALLEST) == 3
-        return [*closed_loop.get_weights(), *map(np.asarray, closed_loop.optimizer.variables)]
-
-    for one, other in zip(state(whole), state(parts)):
+    for one, other in zip(state(uninterrupted), state(parts), strict=True):
         np.testing.assert_array_equal(one, other)
-    best = [keras.models.load_model(folder / "best.keras") for folder in (whole, parts)]
-    for one, other in zip(*(model.get_weights() for model in best)):
+    best = [keras.models.load_model(folder / "best.keras") for folder in (uninterrupted, parts)]
+    for one, other in zip(*(model.get_weights() for model in best), strict=True):
         np.testing.assert_array_equal(one, other)
-    for one, other in zip(log_of(whole), log_of(parts), strict=True):
+    for one, other in zip(log_of(uninterrupted), log_of(parts), strict=True):
         del one["seconds"], other["seconds"]
         assert one == other
     assert len(json.loads((parts / "environment.json").read_text())) == 2
