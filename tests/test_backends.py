@@ -37,7 +37,7 @@ def on_jax(*command):
     [
         # All but the presets that take JAX a minute each to compile on a CPU.
         ("test_model.py", "not cpu and not gpu"),
-        ("test_train.py", "resumed or keras-example or moves or average or warms"),
+        ("test_train.py", "second or keras-example or moves or average or warms"),
     ],
 )
 def test_passes_on_jax_too(file, chosen):
