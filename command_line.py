@@ -9,11 +9,32 @@ import os
 import sys
 from pathlib import Path
 
-# TensorFlow's start-up notes bury our own first lines. Set it to 0 to read them.
+# TensorFlow's start-up notes bury our own first lines. Set this to 0 to read them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Take GPU memory as it is needed, so that other programs on the GPU keep running.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+@contextlib.contextmanager
+def silent_libraries():
+    """Keep what compiled libraries write straight to the error output, descriptor 2, quiet."""
+    error_output = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(error_output, 2)
+        os.close(nowhere)
+        os.close(error_output)
+
+
+# While they load, TensorFlow's libraries heed no level. Python's errors still show: they are
+# raised, and printed later.
+with silent_libraries() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else contextlib.nullcontext():
+    import keras  # noqa: F401
+
 
 class InputError(ValueError):
     """Something that the user gave us cannot be used; the message says what to do."""

@@ -327,7 +327,9 @@ def load_videos(path):
         )
     if videos.dtype != np.uint8:
         if not np.issubdtype(videos.dtype, np.floating):
-            raise InputError(f"{path} holds {videos.dtype}: convert it to uint8, or floats in [0, 1]")
+            raise InputError(
+                f"{path} holds {videos.dtype}: convert it to uint8, or floats in [0, 1]"
+            )
         for video in videos:  # one at a time, since the file may be larger than memory
             if not (video.min() >= 0 and video.max() <= 1):  # NaN fails both
                 raise InputError(f"{path} has values outside [0, 1]: divide by their maximum")
@@ -416,10 +418,19 @@ def fetch_rest(part, url, done, size):
                     file.write(block)
                     done += len(block)
                     bar.update(min(done, size))
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise Failure(f"cannot download {url} ({error}): check the connection and try again") from None
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
+        raise Failure(
+            f"cannot download {url} ({error}): check the connection and try again"
+        ) from None
     if done < size:
-        raise Failure(f"the connection ended after {done:,} of {size:,} bytes: run this again to go on")
+        raise Failure(
+            f"the connection ended after {done:,} of {size:,} bytes: run this again to go on"
+        )
 
 
 def file_sha256(path):

@@ -58,7 +58,9 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
         if cell.use_bias:
             gates = gates + ops.cast(cell.bias, self.compute_dtype)
         i, f, candidate, o = ops.split(gates, 4, axis=-1)  # (batch, height, width, filters) each
-        c = cell.recurrent_activation(f) * c + cell.recurrent_activation(i) * cell.activation(candidate)
+        c = cell.recurrent_activation(f) * c + cell.recurrent_activation(i) * cell.activation(
+            candidate
+        )
         h = cell.recurrent_activation(o) * cell.activation(c)
         return h, [h, c]
 
@@ -155,10 +157,14 @@ class KerasExample(NextFrameModel):
         self.filters = filters
         self.compute = compute
         self.conv_lstms = [
-            ConvLSTM2D(filters, size, activation="relu", dtype=compute, name=f"conv_lstm_{size}x{size}")
+            ConvLSTM2D(
+                filters, size, activation="relu", dtype=compute, name=f"conv_lstm_{size}x{size}"
+            )
             for size in (5, 3, 1)
         ]
-        self.norms = [keras.layers.BatchNormalization(dtype=compute, name=f"norm_{n}") for n in (0, 1)]
+        self.norms = [
+            keras.layers.BatchNormalization(dtype=compute, name=f"norm_{n}") for n in (0, 1)
+        ]
         self.output_layer = None  # made in build: its filters are the frames' channels
 
     def build(self, videos_shape, real_shape=None):
@@ -229,10 +235,12 @@ class Forecaster(NextFrameModel):
 
         widths = [filters] * layers[0] + [coarse_filters] * layers[1] + [filters] * layers[2]
         self.norms = [
-            keras.layers.LayerNormalization(dtype=compute, name=f"norm_{n}") for n in range(len(widths))
+            keras.layers.LayerNormalization(dtype=compute, name=f"norm_{n}")
+            for n in range(len(widths))
         ]
         self.conv_lstms = [
-            ConvLSTM2D(width, 3, dtype=compute, name=f"conv_lstm_{n}") for n, width in enumerate(widths)
+            ConvLSTM2D(width, 3, dtype=compute, name=f"conv_lstm_{n}")
+            for n, width in enumerate(widths)
         ]
 
         def convolution(filters, size, strides, name):

@@ -173,8 +173,10 @@ def print_scores(scores, copy_last):
     print(f"{'':5}{'this model':^42}{'copying the last frame':^44}")
     heads = "".join(f"{head:>8}" for head in ("MSE", "MAE", "PSNR", "SSIM", "SSIM(2)"))
     print(f"frame{heads}    {heads}")
-    rows = [(n + 1, [[s[name][n] for name in SCORES] for s in (scores, copy_last)])
-            for n in range(len(scores["mse"]))]
+    rows = [
+        (n + 1, [[s[name][n] for name in SCORES] for s in (scores, copy_last)])
+        for n in range(len(scores["mse"]))
+    ]
     rows.append(("mean", [[s["mean"][name] for name in SCORES] for s in (scores, copy_last)]))
     for frame, both in rows:
         cells = ["".join(f"{v:8.{d}f}" for v, d in zip(values, (2, 2, 2, 3, 3))) for values in both]

@@ -433,20 +433,6 @@ def environment():
     }
 
 
-def new_folder(folder, config):
-    """Start a run folder with its config.
-
-    Raises:
-        InputError: the folder holds a run already.
-    """
-    if (folder / "config.json").exists():
-        raise InputError(
-            f"{folder} holds a run already: go on with it by --resume {folder}, "
-            "or choose another folder by --run"
-        )
-    write_json(folder / "config.json", dataclasses.asdict(config))
-
-
 def read_config(folder):
     """The config of the run in a folder.
 
@@ -523,24 +509,28 @@ def train(config, folder, resume=False):
         Failure: the loss became infinite or not a number.
     """
     check(config)
+    if not resume and (folder / "config.json").exists():
+        raise InputError(
+            f"{folder} holds a run already: go on with it by --resume {folder}, "
+            "or choose another folder by --run"
+        )
     keras.utils.set_random_seed(config.seed)
     here = environment()
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
 
     model = build_model(config)
     closed_loop = closed_loop_model(model, config)
-    epoch = 0
-    starts = []
     if resume:
         epoch = load_checkpoint(closed_loop, folder, config)
         starts = json.loads((folder / "environment.json").read_text())
+        write_json(folder / "environment.json", [*starts, here])
     else:
-        new_folder(folder, config)
-    write_json(folder / "environment.json", [*starts, here])
-    run_folder = RunFolder(folder, config, model, read_log(folder, epoch))
-    if not resume:
+        epoch = 0
         with written_whole(folder / CHECKPOINT) as path:  # even the first epoch can be resumed
             closed_loop.save_weights(path)
+        write_json(folder / "environment.json", [here])
+        write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
+    run_folder = RunFolder(folder, config, model, read_log(folder, epoch))
 
     print(
         f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
@@ -575,10 +565,11 @@ def main():
     # The preset or the run to go on with gives the defaults of all other options, so it
     # is read before them.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=PRESETS, default="cpu")
+    first.add_argument("--preset", choices=PRESETS)
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args()
-    defaults = read_config(chosen.resume) if chosen.resume else PRESETS[chosen.preset]
+    preset_name = chosen.preset or "cpu"
+    defaults = read_config(chosen.resume) if chosen.resume else PRESETS[preset_name]
 
     def arguments(
         config: tyro.conf.OmitArgPrefixes[Config] = defaults,
@@ -597,9 +588,9 @@ def main():
         return config, run, resume
 
     config, run, resume = tyro.cli(arguments, description=__doc__.split("\n\n")[0])
-    if resume and (config != defaults or run):
+    if resume and (chosen.preset or run or config != defaults):
         raise InputError(f"--resume {resume} goes on with that run as it is: give no other option")
-    folder = resume or run or Path("runs") / chosen.preset
+    folder = resume or run or Path("runs") / preset_name
     try:
         train(config, folder, resume=bool(resume))
     except KeyboardInterrupt:

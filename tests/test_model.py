@@ -99,7 +99,9 @@ def test_frames_that_are_not_real_are_the_models_own():
     np.testing.assert_allclose(mixed[1], array(model(videos))[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("size, activation, bias", [(3, "tanh", True), (5, "relu", True), (1, "relu", False)])
+@pytest.mark.parametrize(
+    "size, activation, bias", [(3, "tanh", True), (5, "relu", True), (1, "relu", False)]
+)
 def test_step_has_the_numbers_and_the_weights_of_keras_layer(size, activation, bias):
     options = {"padding": "same", "activation": activation, "use_bias": bias}
     stock = keras.layers.ConvLSTM2D(7, size, return_sequences=True, **options)
@@ -115,6 +117,43 @@ def test_step_has_the_numbers_and_the_weights_of_keras_layer(size, activation, b
     for n in range(4):
         h, states = ours.step(videos[:, n], states)
         np.testing.assert_allclose(array(h), expected[:, n], rtol=1e-4, atol=1e-5)
+
+
+class Unrolled(keras.Model):
+    """A ConvLSTM2D of ours that reads a video by its step."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, videos):
+        states = self.layer.empty_states(2, 10, 8)
+        outputs = []
+        for n in range(videos.shape[1]):
+            h, states = self.layer.step(videos[:, n], states)
+            outputs.append(h)
+        return keras.ops.stack(outputs, axis=1)
+
+
+@pytest.mark.parametrize("size, activation", [(3, "tanh"), (5, "relu")])
+def test_step_has_the_gradients_of_keras_layer(size, activation):
+    options = {"padding": "same", "activation": activation, "return_sequences": True}
+    stock = keras.layers.ConvLSTM2D(6, size, **options)
+    ours = models.ConvLSTM2D(6, size, **options)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 10, 8, 3)).astype("float32")
+    y = rng.normal(size=(2, 3, 10, 8, 6)).astype("float32")
+    stock.build(x.shape)
+    ours.build(x.shape)
+    ours.set_weights(stock.get_weights())
+    before = stock.get_weights()
+    # A step of plain gradient descent at rate 1 moves each weight by its gradient.
+    for model in (keras.Sequential([stock]), Unrolled(ours)):
+        model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+        model.train_on_batch(x, y)
+    for start, expected, got in zip(before, stock.get_weights(), ours.get_weights()):
+        assert np.abs(expected - start).max() > 1e-4
+        np.testing.assert_allclose(got - start, expected - start, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("option", [{"padding": "valid"}, {"strides": 2}, {"dropout": 0.5}])

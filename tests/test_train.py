@@ -286,7 +286,8 @@ def test_a_run_is_not_overwritten(refused, tiny_run):
 
 def test_resuming_needs_a_run_and_takes_no_other_options(refused, tiny_run, tmp_path):
     assert "no run folder" in refused(train, "--resume", tmp_path)
-    assert "no other option" in refused(train, "--resume", tiny_run, "--epochs", "9")
+    for other in (["--epochs", 9], ["--preset", "cpu"], ["--run", tmp_path]):
+        assert "no other option" in refused(train, "--resume", tiny_run, *other)
     (tmp_path / "config.json").write_text("{")
     assert "config.json" in refused(train, "--resume", tmp_path)
     (tmp_path / "config.json").write_text('{"layers": [1, 2, 1], "colour": "red"}')

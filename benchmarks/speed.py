@@ -1,0 +1,120 @@
+"""How fast the collection is, and what its shortcuts bring.
+
+    python benchmarks/speed.py
+
+Takes about ten minutes on two CPU cores. Every comparison is measured in turns, A B A B ...,
+in one process, so that a machine that slows down slows both; printed are the median and the
+range over the turns. Run nothing else meanwhile.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import command_line  # noqa: F401
+
+import numpy as np
+
+import data
+import model as models
+import train
+
+TURNS = 5
+
+
+def in_turns(*actions):
+    """Seconds that each action takes, an array (actions, TURNS); a first turn is not counted."""
+    seconds = np.empty((TURNS + 1, len(actions)))
+    for turn in seconds:
+        for n, action in enumerate(actions):
+            start = time.perf_counter()
+            action()
+            turn[n] = time.perf_counter() - start
+    return seconds[1:].T
+
+
+def show(name, values, unit):
+    print(
+        f"{name:58}{np.median(values):9.2f} {unit:10}({values.min():.2f} to {values.max():.2f})",
+        flush=True,
+    )
+
+
+def training_step(config, stock=False):
+    """An action: one training step, on a batch that stays the same."""
+    fused_step = models.ConvLSTM2D.step
+    if stock:
+        models.ConvLSTM2D.step = lambda layer, frame, states: layer.cell(frame, states)
+    closed_loop = train.closed_loop_model(train.build_model(config), config)
+    batch = train.ClosedLoopVideos(config)[0]
+    closed_loop.train_on_batch(*batch)  # compiles it
+    models.ConvLSTM2D.step = fused_step
+    return lambda: closed_loop.train_on_batch(*batch)
+
+
+def growing_predict(model, context, horizon):
+    """Forecast as the Keras example does: the whole video again for every new frame."""
+    video = context
+    for _ in range(horizon):
+        predictions = model.predict(video, verbose=0)
+        video = np.concatenate([video, predictions[:, -1:]], axis=1)
+
+
+def frame_by_frame(digits, count, seed):
+    """Moving MNIST drawn one video, digit and frame at a time."""
+    numbers = np.random.default_rng(seed).random((count, 2, 4))
+    videos = np.zeros((count, 20, 64, 64), np.uint8)
+    for video, rows in zip(videos, numbers):
+        for choice, x, y, angle in rows:
+            dx, dy = 0.1 * np.cos(2 * np.pi * angle), 0.1 * np.sin(2 * np.pi * angle)
+            for frame in video:
+                x, y = x + dx, y + dy
+                if not 0 < x < 1:
+                    x, dx = min(max(x, 0), 1), -dx
+                if not 0 < y < 1:
+                    y, dy = min(max(y, 0), 1), -dy
+                window = frame[int(36 * y) :, int(36 * x) :][:28, :28]
+                np.maximum(window, digits[int(choice * len(digits))], out=window)
+    return videos
+
+
+def main():
+    here = train.environment()
+    print(
+        f"{here['backend']}, Keras {here['keras']}, {', '.join(here['devices'])}, {here['cpus']} CPUs"
+    )
+
+    ours, example = train.PRESETS["cpu"], train.PRESETS["keras-example"]
+    fused, stock = in_turns(training_step(ours), training_step(ours, stock=True))
+    show("training, cpu preset", ours.batch_size / fused, "videos/s")
+    show("  its fused ConvLSTM2D step against Keras's", stock / fused, "times")
+    fused_example, stock_example = in_turns(
+        training_step(example), training_step(example, stock=True)
+    )
+    show("training, keras-example preset", example.batch_size / fused_example, "videos/s")
+    show("  its fused ConvLSTM2D step against Keras's", stock_example / fused_example, "times")
+    ratio = (ours.batch_size / fused) / (example.batch_size / stock_example)
+    show("cpu preset against keras-example with Keras's step", ratio, "times")
+
+    model = train.build_model(ours)
+    model.compile(jit_compile=models.use_xla())
+    context = data.to_float(data.evaluation_videos("validation", np.arange(8))[:, :10])
+    steps, growing = in_turns(
+        lambda: models.rollout(model, context, 10), lambda: growing_predict(model, context, 10)
+    )
+    show("ten-frame forecast of 8 videos", steps, "s")
+    show("  against predict on the growing video", growing / steps, "times")
+
+    digits = data.load_digits("train")
+    assert (frame_by_frame(digits, 20, 1) == data.make_videos(digits, 20, 1)[..., 0]).all()
+    at_once, one_by_one = in_turns(
+        lambda: data.make_videos(digits, 1000, 0), lambda: frame_by_frame(digits, 1000, 0)
+    )
+    show("making 1,000 videos", at_once, "s")
+    show("  against drawing frame by frame", one_by_one / at_once, "times")
+
+
+if __name__ == "__main__":
+    main()
