@@ -538,7 +538,7 @@ def main():
         ("y", y, "what it should predict: frames 2 to 20"),
     ]:
         print(
-            f"{name:7}{str(array.shape):22}{array.dtype!s:8} "
+            f"{name:7}{array.shape!s:22}{array.dtype!s:8} "
             f"{array.min():g}..{array.max():<4g} {meaning}"
         )
     print("the target of a frame is the next frame: y[:, n] == x[:, n + 1] is", end=" ")

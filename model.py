@@ -374,7 +374,7 @@ def rollout(model, context, horizon):
     states = model.empty_states(batch, height, width)
     predictions = []
     for n in range(frames + horizon - 1):
-        frame = context[:, n] if n < frames else prediction  # (batch, height, width, channels)
+        frame = context[:, n] if n < frames else predictions[-1]  # (batch, height, width, channels)
         inputs = {"frame": frame, "states": states}
         prediction, states = model.compiled_step(inputs)
         if n >= frames - 1:

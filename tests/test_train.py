@@ -273,7 +273,7 @@ def test_impossible_configs_are_refused(tmp_path, field, value):
     "arguments", [["--preset", "huge"], ["--epochs", "many"], ["--epoch", "3"], ["--layers", "1"]]
 )
 def test_unknown_options_end_with_status_2(script, arguments):
-    status, output, errors = script(train, *arguments)
+    status, _, errors = script(train, *arguments)
     assert status == 2 and "Traceback" not in errors
     assert arguments[0] in errors or arguments[1] in errors
 
