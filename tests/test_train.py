@@ -132,15 +132,22 @@ def test_a_real_ctrl_c_leaves_a_run_to_go_on_with(tmp_path):
     """In a process of its own, at whatever moment comes after the first epoch."""
     config = dataclasses.replace(SMALLEST, epochs=1000)
     folder = tmp_path / "run"
-    command = [sys.executable, "train.py", "--preset", "tiny", *options(config), "--run", folder]
-    with subprocess.Popen(
-        command, cwd=Path(train.__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "--preset", "tiny", *options(config), "--run", folder],
+        cwd=Path(train.__file__).parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
         deadline = time.monotonic() + 120
         while not (folder / "best.keras").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         errors = process.communicate(timeout=60)[1].decode()
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert f"--resume {folder}" in errors and "Traceback" not in errors
     assert not list(folder.rglob(".unfinished*"))
