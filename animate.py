@@ -8,6 +8,7 @@ Both sides show the same context first, framed in grey: it is all that the model
 then on the right side, framed in orange, is the model's own forecast.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 import data
-from predict import Request, answer
+from predict import Request, forecast_request
 
 FRAMES_PER_SECOND = 5
 PICTURE = 256  # pixels; about the size to which a frame is enlarged
@@ -73,16 +74,9 @@ def write_gif(path, pictures):
 
 
 def write_mp4(path, pictures):
-    """Write uint8 pictures (frames, height, width, 3) as an H.264 video.
+    """Write uint8 pictures (frames, height, width, 3) as an H.264 video."""
+    import imageio.v3 as imageio  # with its plugin av, an extra that most people do not need
 
-    Raises:
-        InputError: the package that encodes it is not installed.
-    """
-    try:
-        import av  # noqa: F401  (imageio's plugin needs it)
-        import imageio.v3 as imageio
-    except ImportError:
-        raise InputError("--format mp4 needs two more packages: pip install imageio av") from None
     # Half of the players want even sizes: H.264 keeps colours at half the resolution.
     height, width = (side - side % 2 for side in pictures.shape[1:3])
     with written_whole(path) as temporary:
@@ -97,7 +91,7 @@ def write_mp4(path, pictures):
 
 def main():
     def arguments(
-        request: tyro.conf.OmitArgPrefixes[Request] = Request(data="validation", count=4, seed=0),
+        request: tyro.conf.OmitArgPrefixes[Request] = Request(data="validation", seed=0),
         format: Literal["gif", "mp4"] = "gif",
     ):
         """Animate forecasts beside the real videos, and draw a film strip of them.
@@ -108,8 +102,10 @@ def main():
         """
         return request, format
 
-    request, format = tyro.cli(arguments)
-    context, truth, prediction, indices = answer(request)
+    request, format = command_line.parse(arguments)
+    if format == "mp4" and not all(map(importlib.util.find_spec, ("imageio", "av"))):
+        raise InputError("--format mp4 needs two more packages: pip install imageio av")
+    context, truth, prediction, indices = forecast_request(request, usual_count=4)
     name = Path(request.data).stem
     write = {"gif": write_gif, "mp4": write_mp4}[format]
     for video, index in enumerate(indices):

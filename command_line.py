@@ -5,9 +5,14 @@ backend reads its environment variables once, while it is imported.
 """
 
 import contextlib
+import io
+import itertools
 import os
 import sys
+import tempfile
 from pathlib import Path
+
+import tyro
 
 # TensorFlow's start-up notes bury our own first lines. Set this to 0 to read them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,8 +37,15 @@ def silent_libraries():
 
 # While they load, TensorFlow's libraries heed no level. Python's errors still show: they are
 # raised, and printed later.
-with silent_libraries() if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" else contextlib.nullcontext():
-    import keras  # noqa: F401
+quiet = os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+try:
+    with silent_libraries() if quiet else contextlib.nullcontext():
+        import keras  # noqa: F401
+except (ImportError, ValueError) as error:
+    sys.exit(
+        f"Keras cannot start its backend ({error}): pip install -r requirements.txt, "
+        "or name an installed backend by KERAS_BACKEND"
+    )
 
 
 class InputError(ValueError):
@@ -47,22 +59,62 @@ class Failure(RuntimeError):
 def run(main):
     """Run `main` with the arguments of the command line.
 
-    `main` is a function whose signature and docstring make the options and `--help`.
     Exit status: 0, or 2 for wrong usage or input, or 1 for a failure while running, or
     130 after Ctrl-C. Errors are one line on standard error.
     """
-    script = Path(sys.argv[0]).name
+
+    def end(message, status):
+        message = " ".join(str(message).split())
+        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+        sys.exit(status)
+
     try:
         main()
     except InputError as error:
-        print(f"{script}: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(error, 2)
     except KeyboardInterrupt:
-        print(f"{script}: stopped", file=sys.stderr)
-        sys.exit(130)
-    except (Failure, OSError, MemoryError) as error:
-        print(f"{script}: {error or 'out of memory'}", file=sys.stderr)
-        sys.exit(1)
+        end("stopped", 130)
+    except (Failure, OSError) as error:
+        end(error, 1)
+    except Exception as error:
+        # The backends have each their own error for this, and say it in the same words.
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in repr(error):
+            raise
+        end("out of memory: a smaller --batch-size or smaller frames may fit", 1)
+
+
+def parse(arguments, **options):
+    """What `tyro.cli` makes of the command line; its errors become one line like ours.
+
+    `arguments` is a dataclass, or a function: its signature and its docstring make the
+    options and `--help`.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(arguments, **options)
+    except SystemExit as exit:
+        if not exit.code:  # --help
+            raise
+        # A box: its title, a message, a line across, and hints.
+        lines = [line.strip("╭╮╰╯│─ ") for line in errors.getvalue().splitlines()]
+        message = " ".join(itertools.takewhile(bool, lines[1:]))
+        raise InputError(f"{message.rstrip('.')}; see --help") from None
+
+
+def make_folder(path):
+    """Make a folder to write to, before hours of work are done for it.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {path} ({error.strerror}): name another folder"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-import zipfile
 from pathlib import Path
 
 import command_line
@@ -26,7 +25,6 @@ from command_line import Failure, InputError, written_whole
 
 import keras
 import numpy as np
-import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -41,7 +39,7 @@ DIGITS_MD5 = {
 }
 
 # One stream of random numbers for each set, so that no two sets can share a video.
-TRAINING, VALIDATION, TEST = 0, 1, 2
+TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: see train.py
 EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file
 
 OFFICIAL_URL = "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
@@ -76,7 +74,7 @@ def load_digits(split):
             digits = arrays[f"x_{split}"]
     except FileNotFoundError:
         raise InputError(f"{path} is missing; {restore}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # what a damaged file raises depends on the damage
         raise InputError(f"{path} is not a readable .npz file of MNIST; {restore}") from None
     header = np.array([2051, *digits.shape], ">i4")  # idx: magic number, count, rows, columns
     if hashlib.md5(header.tobytes() + digits.tobytes()).hexdigest() != DIGITS_MD5[split]:
@@ -283,7 +281,8 @@ def load_videos(path):
 
     Args:
         path: a .npy file, or a .npz file with one array (or one named "videos"), of shape
-            (videos, frames, height, width[, channels]): uint8, or floats in [0, 1]. The
+            (videos, frames, height, width[, channels]), height and width at least 7: uint8,
+            or floats in [0, 1]. The
             official `mnist_test_seq.npy` is known by its name: its frames come first.
 
     Returns:
@@ -295,10 +294,8 @@ def load_videos(path):
     """
     path = Path(path)
     try:
-        if path.suffix not in (".npy", ".npz"):
-            raise InputError(f"{path}: videos come from a .npy or .npz file")
         videos = np.load(path, mmap_mode="r", allow_pickle=False)
-        if path.suffix == ".npz":
+        if isinstance(videos, np.lib.npyio.NpzFile):
             with videos as arrays:
                 names = arrays.files
                 if "videos" not in names and len(names) != 1:
@@ -309,12 +306,14 @@ def load_videos(path):
                 videos = arrays["videos" if "videos" in names else names[0]]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder: name a .npy or .npz file") from None
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
-        raise InputError(f"{path} cannot be read ({error}): it may be cut off") from None
+    except Exception as error:  # what a damaged file raises depends on the damage
+        raise InputError(
+            f"{path} cannot be read as a .npy or .npz file of numbers; it may be cut off ({error})"
+        ) from None
+    if not isinstance(videos, np.ndarray):
+        raise InputError(f"{path} holds no array")
 
     if path.name == OFFICIAL_NAME and videos.ndim == 4:
         videos = np.swapaxes(videos, 0, 1)  # (frames, videos, ...) -> (videos, frames, ...)
@@ -325,6 +324,8 @@ def load_videos(path):
             f"{path} has the shape {videos.shape}: expected "
             "(videos, frames, height, width) or (videos, frames, height, width, 1 or 3)"
         )
+    if min(videos.shape[2:4]) < 7:
+        raise InputError(f"{path}: frames must be at least 7 x 7 pixels, as SSIM's window is")
     if videos.dtype != np.uint8:
         if not np.issubdtype(videos.dtype, np.floating):
             raise InputError(
@@ -336,12 +337,12 @@ def load_videos(path):
     return videos
 
 
-def choose_videos(source, count=None, seed=None, frames=20):
+def choose_videos(source, count=None, seed=None, frames=20, usual_count=100):
     """Videos to forecast, from one of the fixed sets or from a file.
 
     Args:
         source: "test", "validation", "official", or the path of a file for `load_videos`.
-        count: how many; None takes 100, or all that a file has if they are fewer.
+        count: how many; None takes `usual_count`, or all that a file has if they are fewer.
         seed: None takes the first ones; an integer picks at random, by this seed.
         frames: how many frames of each to return, if it has as many.
 
@@ -359,7 +360,7 @@ def choose_videos(source, count=None, seed=None, frames=20):
         stored = load_videos(OFFICIAL_PATH if source == "official" else source)
     available = EVALUATION_VIDEOS if fixed_set else len(stored)
     if count is None:
-        count = min(100, available)
+        count = min(usual_count, available)
     if not 1 <= count <= available:
         raise InputError(f"--count {count}: {source} has {available:,} videos to choose from")
     indices = np.arange(count)
@@ -441,7 +442,7 @@ def file_sha256(path):
 # Pictures ---------------------------------------------------------------------------------
 
 REAL_COLOUR = (96, 125, 139)  # grey blue, around frames that were given
-PREDICTED_COLOUR = (255, 112, 0)  # orange, around frames that a model made
+PREDICTED_COLOUR = (255, 112, 0)  # orange, around frames that a model made, or should make
 
 
 def enlarge(frame, scale, colour):
@@ -517,16 +518,17 @@ def main():
 
         Args:
             official: Download the official test file instead (781 MiB; never needed).
-            seed: Other seeds, other videos.
+            seed: Seed of the random videos.
             out: Folder for the picture.
         """
         return official, seed, out
 
-    official, seed, out = tyro.cli(arguments)
+    official, seed, out = command_line.parse(arguments)
     if official:
         return download_official()
     if seed < 0:
         raise InputError(f"--seed {seed}: a seed is 0 or above")
+    command_line.make_folder(out)
 
     digits = load_digits("train")
     videos = make_videos(digits, 3, seed)

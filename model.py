@@ -10,7 +10,7 @@ different answer to one question: is the next input the real frame, or our own p
 - `KerasExample` is the stack that the Keras site shows, without its leak: there, the last
   layer is a convolution over time, which sees the frame that it should predict.
 - `Forecaster` is a stack of residual ConvLSTM2D layers at two scales which ends in two
-  heads: one paints new content, one says where each pixel comes from in the last frame.
+  heads: one paints new content, one moves what was there in the last frame.
 """
 
 import functools
@@ -145,36 +145,38 @@ class KerasExample(NextFrameModel):
 
     Three ConvLSTM2D layers of 64 filters (5x5, 3x3, 1x1; relu), BatchNormalization between
     them, then a 3x3 convolution with a sigmoid over one frame; the published example ends
-    in a 3x3x3 convolution, whose output n sees frame n + 1, which is its target.
+    in a 3x3x3 convolution, whose output n sees frame n + 1, which is its target. And here
+    a frame is normalised while the next one is not known yet, so BatchNormalization works
+    on one frame of all videos in the batch, where there it works on whole videos.
 
     Args:
         filters: filters of each ConvLSTM2D layer.
-        compute: dtype policy of the layers, "float32" or "mixed_bfloat16".
+        precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
     """
 
-    def __init__(self, filters=64, compute="float32", **kwargs):
+    def __init__(self, filters=64, precision="float32", **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
-        self.compute = compute
+        self.precision = precision
         self.conv_lstms = [
             ConvLSTM2D(
-                filters, size, activation="relu", dtype=compute, name=f"conv_lstm_{size}x{size}"
+                filters, size, activation="relu", dtype=precision, name=f"conv_lstm_{size}x{size}"
             )
             for size in (5, 3, 1)
         ]
         self.norms = [
-            keras.layers.BatchNormalization(dtype=compute, name=f"norm_{n}") for n in (0, 1)
+            keras.layers.BatchNormalization(dtype=precision, name=f"norm_{n}") for n in (0, 1)
         ]
         self.output_layer = None  # made in build: its filters are the frames' channels
 
     def build(self, videos_shape, real_shape=None):
         self.output_layer = keras.layers.Conv2D(
-            videos_shape[-1], 3, padding="same", activation="sigmoid", name="output"
+            videos_shape[-1], 3, padding="same", activation="sigmoid", name="output_head"
         )
         super().build(videos_shape)
 
     def get_config(self):
-        return {**super().get_config(), "filters": self.filters, "compute": self.compute}
+        return {**super().get_config(), "filters": self.filters, "precision": self.precision}
 
     def empty_states(self, batch, height, width):
         return [layer.empty_states(batch, height, width) for layer in self.conv_lstms]
@@ -207,7 +209,7 @@ class Forecaster(NextFrameModel):
         layers: how many ConvLSTM2D layers (at 16x16 going down, at 8x8, at 16x16 going up).
         motion_radius: how far, in pixels along each axis, the motion head can move a pixel
             between two frames; 0 leaves the head out. Moving MNIST moves 3.6 pixels.
-        compute: dtype policy of the layers, "float32" or "mixed_bfloat16".
+        precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
     """
 
     def __init__(
@@ -217,7 +219,7 @@ class Forecaster(NextFrameModel):
         coarse_filters=96,
         layers=(1, 2, 1),
         motion_radius=4,
-        compute="float32",
+        precision="float32",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -227,35 +229,41 @@ class Forecaster(NextFrameModel):
             "coarse_filters": coarse_filters,
             "layers": list(layers),
             "motion_radius": motion_radius,
-            "compute": compute,
+            "precision": precision,
         }
         self.motion_radius = motion_radius
-        self.going_down, self.coarse, _ = layers
-        self.fold = 8 if self.coarse else 4
+        self.layers_down, self.coarse_layers, _ = layers
+        self.fold = 8 if self.coarse_layers else 4
 
         widths = [filters] * layers[0] + [coarse_filters] * layers[1] + [filters] * layers[2]
         self.norms = [
-            keras.layers.LayerNormalization(dtype=compute, name=f"norm_{n}")
+            keras.layers.LayerNormalization(dtype=precision, name=f"norm_{n}")
             for n in range(len(widths))
         ]
         self.conv_lstms = [
-            ConvLSTM2D(width, 3, dtype=compute, name=f"conv_lstm_{n}")
+            ConvLSTM2D(width, 3, dtype=precision, name=f"conv_lstm_{n}")
             for n, width in enumerate(widths)
         ]
 
         def convolution(filters, size, strides, name):
             return keras.layers.Conv2D(
-                filters, size, strides, padding="same", activation="silu", dtype=compute, name=name
+                filters,
+                size,
+                strides,
+                padding="same",
+                activation="silu",
+                dtype=precision,
+                name=name,
             )
 
         def twice_as_large(filters, name):
             # Each pixel becomes 2x2 pixels: a 1x1 convolution and depth-to-space in one.
-            return keras.layers.Conv2DTranspose(filters, 2, strides=2, dtype=compute, name=name)
+            return keras.layers.Conv2DTranspose(filters, 2, strides=2, dtype=precision, name=name)
 
         # 6x6 in steps of 2 is a 3x3 convolution over blocks of 2x2 pixels.
         self.encoder = convolution(encoder_filters, 6, 2, "encoder")
         self.down = convolution(filters, 3, 2, "down")
-        if self.coarse:
+        if self.coarse_layers:
             self.down_to_coarse = convolution(coarse_filters, 3, 2, "down_to_coarse")
             self.up_from_coarse = twice_as_large(filters, "up_from_coarse")
         self.up = twice_as_large(encoder_filters, "up")
@@ -281,7 +289,7 @@ class Forecaster(NextFrameModel):
         return {**super().get_config(), **self.hyperparameters}
 
     def empty_states(self, batch, height, width):
-        first_coarse, last_coarse = self.going_down, self.going_down + self.coarse
+        first_coarse, last_coarse = self.layers_down, self.layers_down + self.coarse_layers
         states = []
         for n, layer in enumerate(self.conv_lstms):
             scale = 8 if first_coarse <= n < last_coarse else 4
@@ -302,9 +310,11 @@ class Forecaster(NextFrameModel):
             return x
 
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
-        x = recur(self.down(skip), self.going_down)  # (batch, 16, 16, filters)
-        if self.coarse:
-            coarse = recur(self.down_to_coarse(x), self.coarse)  # (batch, 8, 8, coarse_filters)
+        x = recur(self.down(skip), self.layers_down)  # (batch, 16, 16, filters)
+        if self.coarse_layers:
+            coarse = recur(
+                self.down_to_coarse(x), self.coarse_layers
+            )  # (batch, 8, 8, coarse_filters)
             x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
         x = recur(x, len(self.conv_lstms) - len(new_states))
         x = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, 2 * encoder_filters)
@@ -318,7 +328,7 @@ class Forecaster(NextFrameModel):
         return next_frame, new_states
 
     def motion(self, x):
-        """Decoder features -> where every pixel of the next frame comes from.
+        """Decoder features -> how the last frame moves into the next; see `move`.
 
         Returns:
             vertical, horizontal: (batch, height, width, 2 R + 1), probabilities of the
@@ -335,7 +345,15 @@ class Forecaster(NextFrameModel):
 
 
 def move(frame, vertical, horizontal):
-    """Move every pixel of a frame: first along the columns, then along the rows.
+    """Move the pixels of a frame: a pass along the columns, then one along the rows.
+
+    In each pass a pixel becomes the mean of its neighbours in that direction, weighted by
+    its own probabilities of coming from each of them:
+
+        moved[y, x] = sum over dx of horizontal[y, x, dx]
+                      * sum over dy of vertical[y, x + dx, dy] * frame[y + dy, x + dx]
+
+    Two passes over 2 R + 1 neighbours each stand for one over (2 R + 1)^2.
 
     Args:
         frame: (batch, height, width, channels).
@@ -343,7 +361,7 @@ def move(frame, vertical, horizontal):
             pixel from -R..R pixels away. Beyond the edges lies black.
 
     Returns:
-        The moved frame, (batch, height, width, channels): the expectation over sources.
+        The moved frame, (batch, height, width, channels).
     """
     height, width = frame.shape[1:3]
     displacements = vertical.shape[-1]

@@ -52,7 +52,7 @@ class Request:
     data: str = "test"
     """test, validation, official, or the path of a .npy or .npz file of videos."""
     count: int | None = None
-    """How many videos; 100 if it is left out, or all of a file that has fewer."""
+    """How many videos; if it is left out 100 to score or 4 to animate, or all if they are fewer."""
     seed: int | None = None
     """Pick the videos at random by this seed; the first ones if it is left out."""
     context: int = 10
@@ -142,8 +142,12 @@ def score(truth, prediction):
     return scores
 
 
-def answer(request):
+def forecast_request(request, usual_count):
     """Load what a request names, and forecast.
+
+    Args:
+        request: a `Request`.
+        usual_count: how many videos to take if the request does not say.
 
     Returns:
         context, truth, prediction: (videos, frames, height, width, channels). The truth has
@@ -156,7 +160,11 @@ def answer(request):
     if request.context < 1 or request.horizon < 1:
         raise InputError("--context and --horizon must be at least 1")
     videos, indices = data.choose_videos(
-        request.data, request.count, request.seed, request.context + request.horizon
+        request.data,
+        request.count,
+        request.seed,
+        request.context + request.horizon,
+        usual_count,
     )
     if videos.shape[1] < request.context:
         raise InputError(
@@ -164,6 +172,8 @@ def answer(request):
             f"--context {request.context}"
         )
     model = load_model(request.model)
+    model.check_frames(videos.shape)
+    command_line.make_folder(request.out)
     context, truth = np.split(videos, [request.context], axis=1)
     return context, truth, forecast(model, context, request.horizon), indices
 
@@ -184,8 +194,8 @@ def print_scores(scores, copy_last):
 
 
 def main():
-    request = tyro.cli(Request, description=__doc__.split("\n\n")[0])
-    context, truth, prediction, indices = answer(request)
+    request = command_line.parse(Request, description=__doc__.split("\n\n")[0])
+    context, truth, prediction, indices = forecast_request(request, usual_count=100)
 
     path = request.out / "predictions.npz"
     with written_whole(path) as temporary:
@@ -195,6 +205,7 @@ def main():
     print(f"predictions: {path}")
     scored = truth.shape[1]
     if scored == 0:
+        (request.out / "scores.json").unlink(missing_ok=True)  # those of other predictions
         print(f"{request.data} ends with the context: there is nothing to score")
         return
     if scored < request.horizon:

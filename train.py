@@ -2,7 +2,7 @@
 
     python train.py --preset tiny              a first look, in about a minute
     python train.py                            the shipped size, on two CPU cores
-    python train.py --preset gpu               (KERAS_BACKEND=jax is the faster there)
+    python train.py --preset gpu               (KERAS_BACKEND=jax is faster there)
     python train.py --batch-size 8 --run runs/mine
     python train.py --resume runs/mine         go on after an interruption
 
@@ -28,9 +28,11 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 from typing import Literal
 
@@ -96,14 +98,14 @@ class Config:
     """Share of the training during which the probability of a real frame beyond the context
     falls from 1 to 0 (Bengio et al. 2015, linear decay)."""
     muon: bool = True
-    """Muon (Jordan et al. 2024) for the kernels between first convolution and heads, and Adam
-    for the rest; or else Adam for everything."""
+    """Muon (Jordan et al. 2024) for all kernels but those of the encoder's first convolution
+    and of the heads, and Adam for the rest; or else Adam for everything."""
     learning_rate: float = 5e-3
     """Muon's learning rate; an update is scaled to Adam's size (Liu et al. 2025)."""
     adam_learning_rate: float = 1e-3
     """Adam's learning rate (1e-3: Kingma and Ba 2015)."""
     weight_decay: float = 0.01
-    """Muon's weight decay, times the learning rate in each step."""
+    """Muon's weight decay, multiplied by the learning rate in each step."""
     warmup_steps: int = 100
     """Steps over which the learning rates rise from zero."""
     cosine_decay: bool = True
@@ -117,7 +119,7 @@ class Config:
 
 
 PRESETS = {
-    # Two minutes' worth of the same ideas: for tests and a first look.
+    # The same ideas in a minute: for tests and a first look.
     "tiny": Config(
         encoder_filters=8,
         filters=16,
@@ -134,7 +136,7 @@ PRESETS = {
     ),
     # Two CPU cores; the shipped size.
     "cpu": Config(),
-    # One GPU with 24 GB or more.
+    # One GPU; not measured on one yet.
     "gpu": Config(
         encoder_filters=64,
         filters=128,
@@ -149,7 +151,8 @@ PRESETS = {
         sample_every=20,
     ),
     # keras.io/examples/vision/conv_lstm: 64 filters, batches of 5, Adam, cross-entropy,
-    # teacher forcing, 900 videos an epoch, 20 epochs.
+    # teacher forcing, 900 videos an epoch, 20 epochs. It also stops early, and lowers the
+    # learning rate, when the validation loss rests; with new videos it never rests for long.
     "keras-example": Config(
         model="keras-example",
         filters=64,
@@ -173,7 +176,7 @@ PRESETS = {
 def build_model(config):
     """The model that a config describes, with new weights."""
     if config.model == "keras-example":
-        model = models.KerasExample(config.filters, compute=config.precision)
+        model = models.KerasExample(config.filters, precision=config.precision)
     else:
         model = models.Forecaster(
             config.encoder_filters,
@@ -181,7 +184,7 @@ def build_model(config):
             config.coarse_filters,
             config.layers,
             config.motion_radius,
-            compute=config.precision,
+            precision=config.precision,
         )
     model.build((None, None, config.size, config.size, 1))
     return model
@@ -230,7 +233,7 @@ class ClosedLoopVideos(data.MovingMNIST):
             step = self.epoch * config.steps_per_epoch + index
             sampling_steps = config.scheduled_sampling * config.epochs * config.steps_per_epoch
             probability = 1 - min(1, step / max(1, sampling_steps))
-            rng = np.random.default_rng([config.seed, self.epoch, index])
+            rng = np.random.default_rng([data.SAMPLING, config.seed, self.epoch, index])
             beyond = real[:, config.context :]  # (batch, frames - 1 - context)
             beyond[:] = rng.random(beyond.shape) < probability
         return {"videos": x, "real": real}, y
@@ -242,7 +245,9 @@ class ConvolutionMuon(keras.optimizers.Muon):
 
     Keras sends every kernel that is not two-dimensional to Adam. Here a kernel (height,
     width, in, out) takes Muon's step as the matrix (height * width * in, out), as in
-    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". (A
+    Conv2DTranspose of step 2 and size 2, whose kernel is (2, 2, out, in), multiplies by
+    just that matrix, (2 * 2 * out, in), too.)
     """
 
     def _should_use_adamw(self, variable):
@@ -265,22 +270,26 @@ class ConvolutionMuon(keras.optimizers.Muon):
             average.assign(momentum * average + (1 - momentum) * variable)
 
 
+def learning_rate(config):
+    """The optimizer's learning rate: a number, or a schedule that is called with a step."""
+    peak = config.learning_rate if config.muon else config.adam_learning_rate
+    if not config.cosine_decay:
+        return peak
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=max(1, config.epochs * config.steps_per_epoch - config.warmup_steps),
+        warmup_target=peak,
+        warmup_steps=config.warmup_steps,
+    )
+
+
 def make_optimizer(config):
     """Muon and Adam, with warm-up, cosine decay, clipping and averaging as configured."""
-    learning_rate = config.learning_rate
-    steps = config.epochs * config.steps_per_epoch
-    if config.cosine_decay:
-        learning_rate = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            decay_steps=max(1, steps - config.warmup_steps),
-            warmup_target=config.learning_rate,
-            warmup_steps=config.warmup_steps,
-        )
     return ConvolutionMuon(
-        learning_rate,
-        # A part of every name stands for all layers.
+        learning_rate(config),
+        # Adam for all variables with one of these in their names; "" is in every name.
         exclude_layers=["encoder", "head"] if config.muon else [""],
-        adam_lr_ratio=config.adam_learning_rate / config.learning_rate,
+        adam_lr_ratio=config.adam_learning_rate / config.learning_rate if config.muon else 1,
         adam_weight_decay=None,
         weight_decay=config.weight_decay if config.muon else None,
         momentum=0.95,
@@ -293,6 +302,18 @@ def make_optimizer(config):
 
 
 # The run folder ---------------------------------------------------------------------------
+
+CHECKPOINT = "checkpoint.weights.h5"
+LOG_FIELDS = (
+    "epoch",
+    "videos",
+    "loss",
+    "val_mse",
+    "val_mse_first_frame",
+    "val_mse_last_frame",
+    "learning_rate",
+    "seconds",
+)
 
 
 class RunFolder(keras.callbacks.Callback):
@@ -332,16 +353,19 @@ class RunFolder(keras.callbacks.Callback):
         forecasts = self.forecast()
         error = np.square(forecasts - self.truths).sum(axis=(2, 3, 4)).mean(axis=0)  # (horizon,)
         best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
+        steps = (epoch + 1) * self.config.steps_per_epoch
+        rate = learning_rate(self.config)
         logs["val_mse"] = error.mean()  # for the progress bar
         self.rows.append(
             {
                 "epoch": epoch + 1,
-                "videos": (epoch + 1) * self.config.steps_per_epoch * self.config.batch_size,
+                "videos": steps * self.config.batch_size,
                 "loss": f"{logs['loss']:.4f}",
                 "val_mse": f"{error.mean():.3f}",
                 "val_mse_first_frame": f"{error[0]:.3f}",
                 "val_mse_last_frame": f"{error[-1]:.3f}",
-                "learning_rate": f"{float(ops.convert_to_numpy(self.model.optimizer.learning_rate)):.3g}",
+                # That of the epoch's last step; steps count from 0.
+                "learning_rate": f"{float(rate(steps - 1) if callable(rate) else rate):.3g}",
                 "seconds": f"{time.monotonic() - self.started:.1f}",
             }
         )
@@ -372,7 +396,7 @@ class RunFolder(keras.callbacks.Callback):
             with written_whole(self.folder / "best.keras") as path:
                 self.averaged.save(path)
         with written_whole(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
+            writer = csv.DictWriter(file, LOG_FIELDS)
             writer.writeheader()
             writer.writerows(self.rows)
         with written_whole(self.folder / "curve.png") as path:
@@ -403,9 +427,6 @@ class RunFolder(keras.callbacks.Callback):
             strip.save(temporary)
 
 
-CHECKPOINT = "checkpoint.weights.h5"
-
-
 def environment():
     """What a run ran on, for `environment.json`."""
     try:
@@ -421,7 +442,7 @@ def environment():
     backend = keras.backend.backend()
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "commit": commit,
         "backend": f"{backend} {sys.modules[backend].__version__}",
         "keras": keras.__version__,
@@ -433,19 +454,16 @@ def environment():
     }
 
 
-def read_config(folder):
-    """The config of the run in a folder.
+def read_json(path):
+    """The content of a run's JSON file.
 
     Raises:
-        InputError: there is no run, or its config.json is not one of ours.
+        InputError: it is missing, or not JSON.
     """
     try:
-        fields = json.loads((folder / "config.json").read_text())
-        return Config(**{**fields, "layers": tuple(fields["layers"])})
-    except FileNotFoundError:
-        raise InputError(f"{folder} is no run folder: it has no config.json") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder / 'config.json'} is not a run's config: {error}") from None
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.parent} is no run to go on with: {path.name}: {error}") from None
 
 
 def write_json(path, content):
@@ -453,17 +471,46 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def read_log(folder, epochs):
-    """The rows of log.csv for the first epochs."""
+def read_config(folder):
+    """The config of the run in a folder.
+
+    Raises:
+        InputError: there is no run, or its config.json is not one of ours.
+    """
+    fields = read_json(folder / "config.json")
     try:
-        with open(folder / "log.csv", newline="") as file:
-            return list(csv.DictReader(file))[:epochs]
-    except FileNotFoundError:
+        return Config(**{**fields, "layers": tuple(fields["layers"])})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{folder / 'config.json'} is not a run's config: {error}") from None
+
+
+def read_log(folder, epochs):
+    """The rows of log.csv for the epochs that are done.
+
+    Raises:
+        InputError: they are not there.
+    """
+    if epochs == 0:
         return []
+    path = folder / "log.csv"
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))[:epochs]
+        if len(rows) == epochs and all(float(row["val_mse"]) > 0 for row in rows):
+            return rows
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{path} should have the rows of {epochs} epochs, and has not: restore it")
 
 
 def check(config):
     """Raise an InputError, with the remedy, for a config that cannot be trained."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        choices = typing.get_args(field.type) if isinstance(field.default, str) else [value]
+        kinds = (float, int) if isinstance(field.default, float) else (type(field.default),)
+        if type(value) not in kinds or value not in choices:
+            raise InputError(f"{option(field.name)} cannot be {value!r}")
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
     positive += " learning_rate adam_learning_rate"
@@ -486,10 +533,11 @@ def check(config):
         raise InputError(
             f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
         )
-    if min(config.layers) < 0 or sum(config.layers) == 0:
-        raise InputError(f"--layers {config.layers} must be counts, with one of them above 0")
-    if config.size < data.DIGIT_SIZE or config.size % 8:
-        raise InputError(f"--size {config.size} must be a multiple of 8, and at least 32")
+    layers_are_counts = all(type(count) is int and count >= 0 for count in config.layers)
+    if len(config.layers) != 3 or not layers_are_counts or sum(config.layers) == 0:
+        raise InputError(f"--layers {config.layers} must be three counts, one of them above 0")
+    if config.size < data.DIGIT_SIZE:
+        raise InputError(f"--size {config.size} must be at least {data.DIGIT_SIZE}: a digit's size")
 
 
 def option(field):
@@ -512,25 +560,27 @@ def train(config, folder, resume=False):
     if not resume and (folder / "config.json").exists():
         raise InputError(
             f"{folder} holds a run already: go on with it by --resume {folder}, "
-            "or choose another folder by --run"
+            "delete it, or choose another folder by --run"
         )
     keras.utils.set_random_seed(config.seed)
     here = environment()
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
 
     model = build_model(config)
+    command_line.make_folder(folder)
     closed_loop = closed_loop_model(model, config)
     if resume:
         epoch = load_checkpoint(closed_loop, folder, config)
-        starts = json.loads((folder / "environment.json").read_text())
+        rows = read_log(folder, epoch)
+        starts = read_json(folder / "environment.json")
         write_json(folder / "environment.json", [*starts, here])
     else:
-        epoch = 0
+        epoch, rows = 0, []
         with written_whole(folder / CHECKPOINT) as path:  # even the first epoch can be resumed
             closed_loop.save_weights(path)
         write_json(folder / "environment.json", [here])
         write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
-    run_folder = RunFolder(folder, config, model, read_log(folder, epoch))
+    run_folder = RunFolder(folder, config, model, rows)
 
     print(
         f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
@@ -565,10 +615,12 @@ def main():
     # The preset or the run to go on with gives the defaults of all other options, so it
     # is read before them.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=PRESETS)
+    first.add_argument("--preset")
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args()
     preset_name = chosen.preset or "cpu"
+    if preset_name not in PRESETS:
+        raise InputError(f"no preset {preset_name!r}: choose one of {', '.join(PRESETS)}")
     defaults = read_config(chosen.resume) if chosen.resume else PRESETS[preset_name]
 
     def arguments(
@@ -587,15 +639,16 @@ def main():
         """
         return config, run, resume
 
-    config, run, resume = tyro.cli(arguments, description=__doc__.split("\n\n")[0])
+    config, run, resume = command_line.parse(arguments, description=__doc__.split("\n\n")[0])
     if resume and (chosen.preset or run or config != defaults):
         raise InputError(f"--resume {resume} goes on with that run as it is: give no other option")
     folder = resume or run or Path("runs") / preset_name
     try:
         train(config, folder, resume=bool(resume))
     except KeyboardInterrupt:
-        print(f"\nstopped; go on with: python train.py --resume {folder}", file=sys.stderr)
-        sys.exit(130)
+        if (folder / "config.json").exists():
+            print(f"\nstopped; go on with: python train.py --resume {folder}", file=sys.stderr)
+        raise
     best = min(read_log(folder, config.epochs), key=lambda row: float(row["val_mse"]))
     print(f"best validation MSE {best['val_mse']} after epoch {best['epoch']}: {folder}/best.keras")
     print(f"look at it: python animate.py {folder}")

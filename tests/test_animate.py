@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -81,7 +79,7 @@ def test_mp4(script, tiny_run, tmp_path):
 
 
 def test_mp4_without_its_packages_says_what_to_install(refused, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(animate.importlib.util, "find_spec", lambda name: None)
     arguments = [tiny_run, "--count", 1, "--horizon", 1, "--format", "mp4", "--out", tmp_path]
     assert "pip install imageio av" in refused(animate, *arguments)
     assert not list(tmp_path.iterdir())
@@ -89,13 +87,12 @@ def test_mp4_without_its_packages_says_what_to_install(refused, tiny_run, tmp_pa
 
 def test_clips_without_truth_are_animated(script, tiny_run, tmp_path):
     np.save(tmp_path / "clip.npy", data.evaluation_videos("test", [0])[:, :10])
-    arguments = ["--data", tmp_path / "clip.npy", "--count", 1, "--out", tmp_path / "out"]
+    arguments = ["--data", tmp_path / "clip.npy", "--out", tmp_path / "out"]
     assert script(animate, tiny_run, *arguments)[0] == 0
     assert Image.open(tmp_path / "out" / "clip-0000.gif").n_frames == 20
 
 
-def test_unknown_format_and_help(script):
-    status, _, errors = script(animate, "--format", "avi")
-    assert status == 2 and "gif" in errors and "Traceback" not in errors
+def test_unknown_format_and_help(script, refused):
+    assert "gif" in refused(animate, "--format", "avi")
     status, output, _ = script(animate, "--help")
     assert status == 0 and "--horizon" in output and "validation" in output

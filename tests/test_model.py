@@ -222,6 +222,20 @@ def test_move_takes_pixels_from_where_it_is_told(dy, dx):
     np.testing.assert_array_equal(moved, expected)
 
 
+def test_move_is_the_sum_that_it_says():
+    rng = np.random.default_rng(0)
+    frame = rng.random((1, 6, 5, 1)).astype("float32")
+    vertical, horizontal = rng.dirichlet(np.ones(5), (2, 1, 6, 5)).astype("float32")
+    expected = np.zeros((6, 5))
+    for y, x, dy, dx in np.ndindex(6, 5, 5, 5):
+        source_y, source_x = y + dy - 2, x + dx - 2
+        if 0 <= source_y < 6 and 0 <= source_x < 5:
+            weight = horizontal[0, y, x, dx] * vertical[0, y, source_x, dy]
+            expected[y, x] += weight * frame[0, source_y, source_x, 0]
+    moved = array(models.move(frame, vertical, horizontal))
+    np.testing.assert_allclose(moved[0, ..., 0], expected, rtol=1e-5)
+
+
 def test_bfloat16_is_close_to_float32():
     videos = some_videos()
     exact = build("tiny", size=32)

@@ -92,6 +92,7 @@ def test_the_future_is_not_looked_at(script, tiny_run, tmp_path):
 
 
 def test_own_clips_without_truth_are_forecast_and_not_scored(script, tiny_run, tmp_path):
+    (tmp_path / "scores.json").write_text("those of other predictions")
     clips = data.evaluation_videos("validation", [0, 1])[:, :10, ..., 0] / 255
     np.save(tmp_path / "clips.npy", clips)
     arguments = [tiny_run, "--data", tmp_path / "clips.npy", "--horizon", 3, "--out", tmp_path]
@@ -150,9 +151,20 @@ def test_data_that_does_not_fit_is_named(refused, tiny_run, tmp_path):
         (["--context", 0], "--context"),
         (["--horizon", 0], "--horizon"),
         (["--seed", -1], "--seed -1"),
+        (["--seed", "one"], "--seed"),
+        (["--coutn", 3], "--coutn"),
     ]:
         assert reason in refused(predict, tiny_run, *arguments, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    assert "name another folder" in refused(predict, tiny_run, "--out", tmp_path / "file")
+
+
+def test_help_builds_no_model(script, monkeypatch):
+    monkeypatch.delattr(models, "Forecaster")
+    monkeypatch.delattr(keras.models, "load_model")
+    status, output, _ = script(predict, "--help")
+    assert status == 0 and "--horizon" in output and "official" in output
 
 
 def test_the_official_file_is_asked_for(refused, tmp_path, monkeypatch):

@@ -57,6 +57,8 @@ def test_commands(checkout):
         done.add(command)
         script = re.search(r"\w+\.py", command)[0]
         small = "" if "--resume" in command or "--help" in command else SMALL[script]
+        if "clips.npy" in command:
+            small = "--horizon 2"  # it has two videos: fewer than are usually taken
         result = subprocess.run(
             f"{command} {small}", shell=True, cwd=checkout, env=environment,
             stdin=subprocess.DEVNULL, capture_output=True, text=True,
