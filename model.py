@@ -115,6 +115,12 @@ class NextFrameModel(keras.Model):
                 nothing of the frames after n.
         """
         self.check_frames(videos.shape)
+        if videos.shape[1] is None:
+            # TensorFlow's `predict` forgets it after videos of two lengths.
+            raise InputError(
+                "the number of frames is not known here: forecast with rollout(), or call "
+                "the model itself on the videos"
+            )
         states = self.empty_states(ops.shape(videos)[0], *videos.shape[2:4])
         predictions = []
         for n in range(videos.shape[1]):

@@ -222,6 +222,14 @@ def test_move_takes_pixels_from_where_it_is_told(dy, dx):
     np.testing.assert_array_equal(moved, expected)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's graphs")
+def test_predict_on_videos_of_several_lengths_says_what_to_do_instead():
+    model = build("tiny", size=32)
+    model.predict(some_videos(frames=2), verbose=0)
+    with pytest.raises(ValueError, match="forecast with rollout"):
+        model.predict(some_videos(frames=3), verbose=0)
+
+
 def test_move_is_the_sum_that_it_says():
     rng = np.random.default_rng(0)
     frame = rng.random((1, 6, 5, 1)).astype("float32")
