@@ -479,9 +479,11 @@ def read_config(folder):
     """
     fields = read_json(folder / "config.json")
     try:
-        return Config(**{**fields, "layers": tuple(fields["layers"])})
+        config = Config(**{**fields, "layers": tuple(fields["layers"])})
     except (TypeError, KeyError) as error:
         raise InputError(f"{folder / 'config.json'} is not a run's config: {error}") from None
+    check(config)
+    return config
 
 
 def read_log(folder, epochs):
