@@ -304,16 +304,6 @@ def make_optimizer(config):
 # The run folder ---------------------------------------------------------------------------
 
 CHECKPOINT = "checkpoint.weights.h5"
-LOG_FIELDS = (
-    "epoch",
-    "videos",
-    "loss",
-    "val_mse",
-    "val_mse_first_frame",
-    "val_mse_last_frame",
-    "learning_rate",
-    "seconds",
-)
 
 
 class RunFolder(keras.callbacks.Callback):
@@ -396,7 +386,7 @@ class RunFolder(keras.callbacks.Callback):
             with written_whole(self.folder / "best.keras") as path:
                 self.averaged.save(path)
         with written_whole(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, LOG_FIELDS)
+            writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)
         with written_whole(self.folder / "curve.png") as path:
