@@ -9,8 +9,9 @@ different answer to one question: is the next input the real frame, or our own p
 
 - `KerasExample` is the stack that the Keras site shows, without its leak: there, the last
   layer is a convolution over time, which sees the frame that it should predict.
-- `Forecaster` is a stack of residual ConvLSTM2D layers at two scales which ends in two
-  heads: one paints new content, one moves what was there in the last frame.
+- `Forecaster` is a stack of residual ConvLSTM2D layers at two scales. It is told how the
+  last frame moved into this one, and ends in two heads: one moves what is there into the
+  next frame, one paints what is new.
 """
 
 import functools
@@ -201,11 +202,11 @@ class KerasExample(NextFrameModel):
 
 @keras.saving.register_keras_serializable("next_frame")
 class Forecaster(NextFrameModel):
-    """Residual ConvLSTM2D layers at one or two scales, with a synthesis and a motion head.
+    """Residual ConvLSTM2D layers at one or two scales, between measured and predicted motion.
 
     Sizes below are for frames of 64x64. The layers stand in three groups: at 16x16, at
-    8x8, and at 16x16 again. `layers=(3, 0, 0)` with `motion_radius=0` is the plain stack:
-    the same code with parts left out.
+    8x8, and at 16x16 again. `layers=(3, 0, 0)` with `motion_radius=0` and `match=False` is
+    the plain stack: the same code with parts left out.
 
     Args:
         encoder_filters: filters of the first convolution, at 32x32; its output also goes
@@ -214,7 +215,10 @@ class Forecaster(NextFrameModel):
         coarse_filters: filters of each ConvLSTM2D layer at 8x8.
         layers: how many ConvLSTM2D layers (at 16x16 going down, at 8x8, at 16x16 going up).
         motion_radius: how far, in pixels along each axis, the motion head can move a pixel
-            between two frames; 0 leaves the head out. Moving MNIST moves 3.6 pixels.
+            between two frames; 0 leaves the head out, and the matching. Moving MNIST moves
+            3.6 pixels.
+        match: whether the ConvLSTM2D layers are given the motion between the last two frames,
+            up to `motion_radius` pixels, as `match` measures it.
         precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
     """
 
@@ -225,18 +229,20 @@ class Forecaster(NextFrameModel):
         coarse_filters=96,
         layers=(1, 2, 1),
         motion_radius=4,
+        match=False,
         precision="float32",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hyperparameters = {
+        self.architecture = {
             "encoder_filters": encoder_filters,
             "filters": filters,
             "coarse_filters": coarse_filters,
-            "layers": list(layers),
+            "layers": tuple(layers),
             "motion_radius": motion_radius,
-            "precision": precision,
+            "match": match,
         }
+        self.precision = precision
         self.motion_radius = motion_radius
         self.layers_down, self.coarse_layers, _ = layers
         self.fold = 8 if self.coarse_layers else 4
@@ -269,6 +275,11 @@ class Forecaster(NextFrameModel):
         # 6x6 in steps of 2 is a 3x3 convolution over blocks of 2x2 pixels.
         self.encoder = convolution(encoder_filters, 6, 2, "encoder")
         self.down = convolution(filters, 3, 2, "down")
+        self.matched = None
+        if match and motion_radius:
+            self.matched = keras.layers.Conv2D(
+                filters, 3, padding="same", dtype=precision, name="matched"
+            )
         if self.coarse_layers:
             self.down_to_coarse = convolution(coarse_filters, 3, 2, "down_to_coarse")
             self.up_from_coarse = twice_as_large(filters, "up_from_coarse")
@@ -292,7 +303,7 @@ class Forecaster(NextFrameModel):
         super().build(videos_shape)
 
     def get_config(self):
-        return {**super().get_config(), **self.hyperparameters}
+        return {**super().get_config(), **self.architecture, "precision": self.precision}
 
     def empty_states(self, batch, height, width):
         first_coarse, last_coarse = self.layers_down, self.layers_down + self.coarse_layers
@@ -300,6 +311,8 @@ class Forecaster(NextFrameModel):
         for n, layer in enumerate(self.conv_lstms):
             scale = 8 if first_coarse <= n < last_coarse else 4
             states.append(layer.empty_states(batch, height // scale, width // scale))
+        if self.matched:
+            states.append(ops.zeros((batch, height, width, self.channels)))  # the last frame
         return states
 
     def step(self, frame, states, training=False):
@@ -316,7 +329,10 @@ class Forecaster(NextFrameModel):
             return x
 
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
-        x = recur(self.down(skip), self.layers_down)  # (batch, 16, 16, filters)
+        x = self.down(skip)  # (batch, 16, 16, filters)
+        if self.matched:
+            x = x + self.matched(match(frame, states[-1], self.motion_radius))
+        x = recur(x, self.layers_down)
         if self.coarse_layers:
             coarse = recur(
                 self.down_to_coarse(x), self.coarse_layers
@@ -331,6 +347,8 @@ class Forecaster(NextFrameModel):
             vertical, horizontal, gate = self.motion(x)
             moved = move(frame, vertical, horizontal)  # (batch, 64, 64, channels)
             next_frame = gate * moved + (1 - gate) * next_frame
+        if self.matched:
+            new_states.append(frame)
         return next_frame, new_states
 
     def motion(self, x):
@@ -344,10 +362,9 @@ class Forecaster(NextFrameModel):
         """
         displacements = 2 * self.motion_radius + 1
         logits = self.motion_head(x)  # (batch, 64, 64, 2 * displacements + 1)
+        vertical, horizontal, gate = ops.split(logits, [displacements, 2 * displacements], axis=-1)
         # Times 3: a softmax starts out flat, which would blur; this lets it sharpen sooner.
-        vertical = ops.softmax(3 * logits[..., :displacements])
-        horizontal = ops.softmax(3 * logits[..., displacements : 2 * displacements])
-        return vertical, horizontal, ops.sigmoid(logits[..., -1:])
+        return ops.softmax(3 * vertical), ops.softmax(3 * horizontal), ops.sigmoid(gate)
 
 
 def move(frame, vertical, horizontal):
@@ -369,15 +386,59 @@ def move(frame, vertical, horizontal):
     Returns:
         The moved frame, (batch, height, width, channels).
     """
-    height, width = frame.shape[1:3]
+    height, width, channels = frame.shape[1:]
     displacements = vertical.shape[-1]
-    radius = displacements // 2
-    padded = ops.pad(frame, [[0, 0], [radius, radius], [0, 0], [0, 0]])
-    sources = ops.stack([padded[:, d : d + height] for d in range(displacements)], axis=-1)
-    frame = ops.sum(vertical[:, :, :, None] * sources, axis=-1)
-    padded = ops.pad(frame, [[0, 0], [0, 0], [radius, radius], [0, 0]])
-    sources = ops.stack([padded[:, :, d : d + width] for d in range(displacements)], axis=-1)
-    return ops.sum(horizontal[:, :, :, None] * sources, axis=-1)
+    # Neighbours come side by side by a convolution with a kernel of ones and zeros: on a CPU
+    # its gradient is much faster than that of as many slices.
+    one_hot = np.eye(displacements, dtype="float32")
+    for weights, size in ((vertical, (displacements, 1)), (horizontal, (1, displacements))):
+        if channels == 1:
+            sources = ops.conv(frame, one_hot.reshape(*size, 1, displacements), padding="same")
+        else:
+            kernel = np.repeat(one_hot.reshape(*size, 1, displacements), channels, axis=2)
+            sources = ops.depthwise_conv(frame, kernel, padding="same")
+        sources = ops.reshape(sources, (-1, height, width, channels, displacements))
+        frame = ops.sum(weights[:, :, :, None] * sources, axis=-1)
+    return frame
+
+
+def match(frame, last_frame, radius):
+    """Measure how the last frame moved into this one: the counterpart of `move`.
+
+    Around every fourth pixel a window of 8x8 pixels is compared with the last frame's
+    windows up to `radius` pixels away, and the squared differences become probabilities.
+    Nothing is learned here, and no gradient passes: it is a measurement. (Networks for
+    optical flow begin with the like; Dosovitskiy et al. 2015, "FlowNet", section 3.)
+
+    Args:
+        frame, last_frame: (batch, height, width, channels); channels are averaged.
+        radius: R, the farthest displacement along each axis, in pixels.
+
+    Returns:
+        (batch, height / 4, width / 4, 2 (2 R + 1)): the probabilities that a window came
+        from -R..R pixels away, first vertically, then horizontally. Over an even area, where
+        nothing can be measured, they are all alike.
+    """
+    frame, last_frame = (
+        ops.stop_gradient(ops.mean(f, axis=-1, keepdims=True)) for f in (frame, last_frame)
+    )
+    displacements = 2 * radius + 1
+    one_hot = np.eye(displacements, dtype="float32")
+    down = one_hot.reshape(displacements, 1, 1, displacements)
+    # Every vertical displacement with every horizontal one.
+    across = np.einsum("xo,yp->xypo", one_hot, one_hot)
+    across = across.reshape(1, displacements, displacements, displacements**2)
+    # Every second pixel is enough for a measurement.
+    sources = ops.conv(last_frame, down, strides=(2, 1), padding="same")
+    sources = ops.conv(sources, across, strides=(1, 2), padding="same")  # (batch, 32, 32, 81)
+    difference = ops.square(sources - frame[:, 1::2, 1::2])
+    difference = ops.average_pool(difference, 4, strides=2, padding="same")  # (batch, 16, 16, 81)
+    # Times 64, for 16 samples: 4 for each whole pixel that differs.
+    probability = ops.softmax(-64 * difference)
+    probability = ops.reshape(
+        probability, (-1, *difference.shape[1:3], displacements, displacements)
+    )
+    return ops.concatenate([ops.sum(probability, axis=4), ops.sum(probability, axis=3)], axis=-1)
 
 
 def rollout(model, context, horizon):

@@ -5,6 +5,8 @@
     python train.py --preset gpu               (KERAS_BACKEND=jax is faster there)
     python train.py --batch-size 8 --run runs/mine
     python train.py --resume runs/mine         go on after an interruption
+    python train.py --resume runs/mine --epochs 80     go on for longer than was planned
+    python train.py --init assets/forecaster.keras     start from trained weights
 
 Training is in closed loop: the model reads ten real frames and goes on from its own
 predictions, as it must when it forecasts. Early in training most of its inputs beyond the
@@ -20,6 +22,9 @@ A run leaves all that is needed to look at it, to repeat it and to go on with it
     best.keras          the averaged weights with the lowest validation error
     last.keras          the averaged weights of the last epoch
     checkpoint.weights.h5   everything that `--resume` needs
+    before-cooldown.weights.h5   the same, from before the learning rates fell: a run that
+                        is given more epochs goes on from here
+    init.keras          the weights that it started from, with `--init`
 """
 
 import argparse
@@ -29,6 +34,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +53,7 @@ from keras import ops
 
 import data
 import model as models
+import predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +73,8 @@ class Config:
     going down, at an eighth, and at a quarter going up; `3 0 0` is a plain stack."""
     motion_radius: int = 4
     """Pixels that the motion head can move a pixel between two frames; 0: no motion head."""
+    match: bool = True
+    """Tell the forecaster how the last frame moved into this one, measured up to that radius."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """bfloat16 halves the memory and is faster on a GPU; on most CPUs it is slower."""
 
@@ -83,7 +92,7 @@ class Config:
     steps_per_epoch: int = 250
     """Batches in an epoch, after which the run is scored and saved. All videos are new."""
     epochs: int = 32
-    """Epochs in all; the learning rate ends at zero with the last one."""
+    """Epochs in all; the learning rates end at zero with the last one."""
     validation_videos: int = 200
     """Validation videos to forecast after each epoch."""
     sample_every: int = 4
@@ -94,9 +103,9 @@ class Config:
     over pixels, as in the Keras example."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
-    scheduled_sampling: float = 0.5
-    """Share of the training during which the probability of a real frame beyond the context
-    falls from 1 to 0 (Bengio et al. 2015, linear decay)."""
+    sampling_epochs: int = 16
+    """Epochs during which the probability of a real frame beyond the context falls from 1 to
+    0 (scheduled sampling, Bengio et al. 2015, linear decay)."""
     muon: bool = True
     """Muon (Jordan et al. 2024) for all kernels but those of the encoder's first convolution
     and of the heads, and Adam for the rest; or else Adam for everything."""
@@ -108,12 +117,17 @@ class Config:
     """Muon's weight decay, multiplied by the learning rate in each step."""
     warmup_steps: int = 100
     """Steps over which the learning rates rise from zero."""
-    cosine_decay: bool = True
-    """Then let them fall to zero along a cosine (Loshchilov and Hutter 2017)."""
+    cooldown: float = 0.2
+    """Share of the epochs, the last ones, over which the learning rates fall to zero in a
+    straight line (Hagele et al. 2024); before, they are constant, so that the end can be
+    postponed. 0: they stay constant."""
     clip_norm: float = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
     average: float = 0.999
     """Momentum of the moving average of the weights that is scored and saved; 0: none."""
+    init: str = ""
+    """A .keras file, or a run's folder, whose weights to start from; the options that shape
+    the model are taken from it."""
     seed: int = 0
     """Initial weights, training videos and scheduled sampling follow from it."""
 
@@ -129,6 +143,7 @@ PRESETS = {
         context=6,
         steps_per_epoch=60,
         epochs=5,
+        sampling_epochs=2,
         validation_videos=40,
         sample_every=1,
         average=0.99,
@@ -146,6 +161,7 @@ PRESETS = {
         batch_size=64,
         steps_per_epoch=160,
         epochs=200,
+        sampling_epochs=100,
         validation_videos=500,
         learning_rate=2e-3,
         sample_every=20,
@@ -163,7 +179,7 @@ PRESETS = {
         teacher_forcing=True,
         muon=False,
         warmup_steps=0,
-        cosine_decay=False,
+        cooldown=0.0,
         clip_norm=0.0,
         average=0.0,
     ),
@@ -184,6 +200,7 @@ def build_model(config):
             config.coarse_filters,
             config.layers,
             config.motion_radius,
+            config.match,
             precision=config.precision,
         )
     model.build((None, None, config.size, config.size, 1))
@@ -231,7 +248,7 @@ class ClosedLoopVideos(data.MovingMNIST):
         real = np.ones(x.shape[:2], bool)
         if not config.teacher_forcing:
             step = self.epoch * config.steps_per_epoch + index
-            sampling_steps = config.scheduled_sampling * config.epochs * config.steps_per_epoch
+            sampling_steps = config.sampling_epochs * config.steps_per_epoch
             probability = 1 - min(1, step / max(1, sampling_steps))
             rng = np.random.default_rng([data.SAMPLING, config.seed, self.epoch, index])
             beyond = real[:, config.context :]  # (batch, frames - 1 - context)
@@ -270,21 +287,50 @@ class ConvolutionMuon(keras.optimizers.Muon):
             average.assign(momentum * average + (1 - momentum) * variable)
 
 
+def cooldown_start(config):
+    """The epoch, counted from 0, with which the learning rates begin to fall."""
+    return config.epochs - round(config.cooldown * config.epochs)
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class WarmUpStableCoolDown(keras.optimizers.schedules.LearningRateSchedule):
+    """Rise from zero, stay, and fall to zero, all in straight lines.
+
+    Hagele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training
+    durations": as good as a cosine, and until it falls it does not depend on the end.
+
+    Args:
+        peak: the learning rate between rise and fall.
+        warmup: steps of the rise.
+        start, end: the steps with which the fall begins and ends; None: it never does.
+    """
+
+    def __init__(self, peak, warmup, start=None, end=None):
+        self.peak, self.warmup, self.start, self.end = peak, warmup, start, end
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        share = ops.minimum(1.0, step / max(1, self.warmup)) if self.warmup else 1.0
+        if self.end is not None:
+            share = ops.minimum(share, (self.end - step) / max(1, self.end - self.start))
+        return self.peak * ops.maximum(0.0, share)
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup": self.warmup, "start": self.start, "end": self.end}
+
+
 def learning_rate(config):
-    """The optimizer's learning rate: a number, or a schedule that is called with a step."""
+    """The schedule of a config: Muon's learning rate, or Adam's if there is no Muon."""
     peak = config.learning_rate if config.muon else config.adam_learning_rate
-    if not config.cosine_decay:
-        return peak
-    return keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(1, config.epochs * config.steps_per_epoch - config.warmup_steps),
-        warmup_target=peak,
-        warmup_steps=config.warmup_steps,
-    )
+    start, end = cooldown_start(config), config.epochs
+    if start == end:
+        return WarmUpStableCoolDown(peak, config.warmup_steps)
+    steps = config.steps_per_epoch
+    return WarmUpStableCoolDown(peak, config.warmup_steps, start * steps, end * steps)
 
 
 def make_optimizer(config):
-    """Muon and Adam, with warm-up, cosine decay, clipping and averaging as configured."""
+    """Muon and Adam, with their schedule, clipping and averaging as configured."""
     return ConvolutionMuon(
         learning_rate(config),
         # Adam for all variables with one of these in their names; "" is in every name.
@@ -304,6 +350,7 @@ def make_optimizer(config):
 # The run folder ---------------------------------------------------------------------------
 
 CHECKPOINT = "checkpoint.weights.h5"
+BEFORE_COOLDOWN = "before-cooldown.weights.h5"
 
 
 class RunFolder(keras.callbacks.Callback):
@@ -355,7 +402,7 @@ class RunFolder(keras.callbacks.Callback):
                 "val_mse_first_frame": f"{error[0]:.3f}",
                 "val_mse_last_frame": f"{error[-1]:.3f}",
                 # That of the epoch's last step; steps count from 0.
-                "learning_rate": f"{float(rate(steps - 1) if callable(rate) else rate):.3g}",
+                "learning_rate": f"{float(rate(steps - 1)):.3g}",
                 "seconds": f"{time.monotonic() - self.started:.1f}",
             }
         )
@@ -391,6 +438,9 @@ class RunFolder(keras.callbacks.Callback):
             writer.writerows(self.rows)
         with written_whole(self.folder / "curve.png") as path:
             self.draw_curve(path)
+        if len(self.rows) == cooldown_start(self.config):
+            with written_whole(self.folder / BEFORE_COOLDOWN) as path:
+                self.model.save_weights(path)
         # Last, so that whatever it counts as done has been written.
         with written_whole(self.folder / CHECKPOINT) as path:
             self.model.save_weights(path)
@@ -506,15 +556,15 @@ def check(config):
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
     positive += " learning_rate adam_learning_rate"
-    not_negative = "motion_radius warmup_steps seed weight_decay clip_norm"
+    not_negative = "motion_radius sampling_epochs warmup_steps seed weight_decay clip_norm"
     for name in positive.split():
         if not getattr(config, name) > 0:
             raise InputError(f"{option(name)} must be above 0, not {getattr(config, name)}")
     for name in not_negative.split():
         if not getattr(config, name) >= 0:
             raise InputError(f"{option(name)} must not be below 0, not {getattr(config, name)}")
-    if not 0 <= config.scheduled_sampling <= 1:
-        raise InputError(f"--scheduled-sampling must lie in 0..1, not {config.scheduled_sampling}")
+    if not 0 <= config.cooldown <= 1:
+        raise InputError(f"--cooldown is a share: it must lie in 0..1, not {config.cooldown}")
     if not 0 <= config.average < 1:
         raise InputError(f"--average must be below 1, and not below 0, not {config.average}")
     if config.validation_videos > data.EVALUATION_VIDEOS:
@@ -542,7 +592,8 @@ def train(config, folder, resume=False):
 
     Args:
         config: a `Config`.
-        folder: the run folder; new, or with `resume` that of an interrupted run.
+        folder: the run folder; new, or with `resume` one that is to go on. Its config may
+            then differ in `epochs` alone.
 
     Raises:
         InputError: the config cannot be trained, or the folder cannot be used.
@@ -559,15 +610,22 @@ def train(config, folder, resume=False):
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
 
     model = build_model(config)
+    if config.init and not resume:
+        model.set_weights(predict.load_model(config.init).get_weights())
     command_line.make_folder(folder)
     closed_loop = closed_loop_model(model, config)
     if resume:
         epoch = load_checkpoint(closed_loop, folder, config)
+        if config != read_config(folder):
+            epoch = change_the_end(closed_loop, folder, config, epoch)
         rows = read_log(folder, epoch)
         starts = read_json(folder / "environment.json")
         write_json(folder / "environment.json", [*starts, here])
     else:
         epoch, rows = 0, []
+        if config.init:
+            with written_whole(folder / "init.keras") as path:
+                model.save(path)
         with written_whole(folder / CHECKPOINT) as path:  # even the first epoch can be resumed
             closed_loop.save_weights(path)
         write_json(folder / "environment.json", [here])
@@ -589,11 +647,11 @@ def train(config, folder, resume=False):
     )
 
 
-def load_checkpoint(closed_loop, folder, config):
+def load_checkpoint(closed_loop, folder, config, name=CHECKPOINT):
     """Put a run's whole state into the model and its optimizer; return the epochs done."""
-    path = folder / CHECKPOINT
+    path = folder / name
     if not path.exists():
-        raise InputError(f"{folder} has no {CHECKPOINT} to go on from")
+        raise InputError(f"{folder} has no {name} to go on from")
     try:
         closed_loop.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
@@ -603,17 +661,56 @@ def load_checkpoint(closed_loop, folder, config):
     return steps // config.steps_per_epoch
 
 
+def change_the_end(closed_loop, folder, config, epoch):
+    """Have a run end after another number of epochs; return those that are done.
+
+    If its learning rates have begun to fall already, it goes back to where they did, and
+    what came of it is kept under a name of its own.
+    """
+    planned = read_config(folder)
+    if epoch > min(cooldown_start(planned), cooldown_start(config)):
+        if config.epochs < planned.epochs:
+            raise InputError(
+                f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning "
+                f"rates would have had to fall from epoch {cooldown_start(config) + 1} on"
+            )
+        epoch = load_checkpoint(closed_loop, folder, config, BEFORE_COOLDOWN)
+        for name in ("best.keras", "log.csv"):
+            kept = folder / f"{planned.epochs}-epochs-{name}"
+            with written_whole(kept) as path:
+                shutil.copyfile(folder / name, path)
+        print(f"back to epoch {epoch}; what {planned.epochs} epochs gave is kept as {kept.parent}/{planned.epochs}-epochs-*")
+    with written_whole(folder / CHECKPOINT) as path:
+        closed_loop.save_weights(path)
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    return epoch
+
+
+def architecture_of(path):
+    """The fields of a config that shape the model in a file.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    model = predict.load_model(path)
+    if isinstance(model, models.KerasExample):
+        return {"model": "keras-example", "filters": model.filters}
+    return {"model": "forecaster", **model.architecture}
+
+
 def main():
-    # The preset or the run to go on with gives the defaults of all other options, so it
-    # is read before them.
+    # What the defaults of all other options come from is read before them.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
+    first.add_argument("--init", default="")
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args()
     preset_name = chosen.preset or "cpu"
     if preset_name not in PRESETS:
         raise InputError(f"no preset {preset_name!r}: choose one of {', '.join(PRESETS)}")
     defaults = read_config(chosen.resume) if chosen.resume else PRESETS[preset_name]
+    architecture = architecture_of(chosen.init) if chosen.init else {}
+    defaults = dataclasses.replace(defaults, **architecture)
 
     def arguments(
         config: tyro.conf.OmitArgPrefixes[Config] = defaults,
@@ -627,13 +724,20 @@ def main():
             config: The preset's hyperparameters; any of them can be set.
             preset: Where the defaults below come from; `--preset NAME --help` shows them.
             run: The new run's folder; runs/PRESET if it is left out.
-            resume: Go on with the interrupted run in this folder, with its own config.
+            resume: Go on with the run in this folder, with its own config; `--epochs` alone
+                can be given anew.
         """
         return config, run, resume
 
     config, run, resume = command_line.parse(arguments, description=__doc__.split("\n\n")[0])
-    if resume and (chosen.preset or run or config != defaults):
-        raise InputError(f"--resume {resume} goes on with that run as it is: give no other option")
+    anew = dataclasses.replace(defaults, epochs=config.epochs)
+    if resume and (chosen.preset or run or chosen.init or config != anew):
+        raise InputError(
+            f"--resume {resume} goes on with that run as it is: give no other option than --epochs"
+        )
+    for field, value in architecture.items():
+        if getattr(config, field) != value:
+            raise InputError(f"{option(field)} of {config.init} is {value}: leave the option out")
     folder = resume or run or Path("runs") / preset_name
     try:
         train(config, folder, resume=bool(resume))

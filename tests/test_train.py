@@ -129,6 +129,65 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert len(json.loads((parts / "environment.json").read_text())) == 2
 
 
+LONGER = dataclasses.replace(SMALLEST, epochs=5, cooldown=0.4)  # from the fourth epoch on
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["finished", "before it ends"])
+def test_the_end_of_a_run_can_be_postponed(script, tmp_path, monkeypatch, interrupted):
+    """Finished, it goes back to where its learning rates began to fall."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train.train(LONGER, whole)
+    shorter = dataclasses.replace(LONGER, epochs=3)  # cools down in its third epoch
+    with monkeypatch.context() as patch:
+        if interrupted:
+            patch.setattr(train, "RunFolder", stopping_at_step(3))
+        options_ = [*options(shorter), "--run", parts]
+        assert script(train, "--preset", "tiny", *options_)[0] == (130 if interrupted else 0)
+    before = (parts / "log.csv").read_bytes()
+    status, output, _ = script(train, "--resume", parts, "--epochs", 5)
+    assert status == 0
+
+    assert train.read_config(parts) == LONGER
+    for name in ("last.keras", "best.keras"):
+        one, other = (keras.models.load_model(folder / name) for folder in (whole, parts))
+        for weights in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_array_equal(*weights)
+    if not interrupted:  # what came of the first end is not lost
+        assert "back to epoch 2" in output
+        assert (parts / "3-epochs-log.csv").read_bytes() == before
+        keras.models.load_model(parts / "3-epochs-best.keras")
+
+
+def test_the_end_cannot_come_before_what_is_done(refused, uninterrupted, tmp_path):
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+    assert "has done 3 epochs" in refused(train, "--resume", folder, "--epochs", 2)
+    assert train.read_config(folder) == SMALLEST
+
+
+def test_training_starts_from_given_weights(script, refused, uninterrupted, tmp_path):
+    init = uninterrupted / "best.keras"
+    given = ["--init", init, "--run", tmp_path / "run"]
+    refusal = refused(train, "--preset", "tiny", *given, "--filters", 99)
+    assert "--filters" in refusal and not (tmp_path / "run").exists()
+    small = dataclasses.replace(SMALLEST, learning_rate=1e-9, adam_learning_rate=1e-9, epochs=1)
+    architecture = ["--" + name for name in ("encoder-filters", "filters", "coarse-filters")]
+    assert not set(architecture) & set(options(small))
+    # Of the cpu preset, whose model is another one: the file's is taken.
+    arguments = dataclasses.asdict(small)
+    arguments = [
+        text
+        for field, value in arguments.items()
+        if value != getattr(train.PRESETS["cpu"], field) and field not in ARCHITECTURE
+        for text in (train.option(field), str(value))
+    ]
+    assert script(train, *given, *arguments)[0] == 0
+    models_ = [keras.models.load_model(p) for p in (init, tmp_path / "run" / "init.keras")]
+    trained = keras.models.load_model(tmp_path / "run" / "last.keras")
+    for one, copy, other in zip(*(m.get_weights() for m in (*models_, trained)), strict=True):
+        np.testing.assert_array_equal(one, copy)
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_the_averaged_weights_are_scored_and_saved(uninterrupted):
     closed_loop = train.closed_loop_model(train.build_model(SMALLEST), SMALLEST)
     train.load_checkpoint(closed_loop, uninterrupted, SMALLEST)
@@ -170,7 +229,9 @@ def test_a_real_ctrl_c_leaves_a_run_to_go_on_with(tmp_path):
 
 
 def test_scheduled_sampling_gives_way_to_the_models_own_frames():
-    config = dataclasses.replace(SMALLEST, frames=20, context=10, batch_size=50, epochs=100)
+    config = dataclasses.replace(
+        SMALLEST, frames=20, context=10, batch_size=50, epochs=100, sampling_epochs=50
+    )
 
     def real(epoch):
         return train.ClosedLoopVideos(config, epoch)[0][0]["real"]
@@ -216,7 +277,7 @@ def step_of_the_optimizer(config, gradient):
     return keras.ops.convert_to_numpy(kernel), keras.ops.convert_to_numpy(bias)
 
 
-FIRST_STEP = dataclasses.replace(SMALLEST, cosine_decay=False, average=0.0, clip_norm=0.0)
+FIRST_STEP = dataclasses.replace(SMALLEST, warmup_steps=0, average=0.0, clip_norm=0.0)
 
 
 def test_muon_moves_a_kernel_by_an_orthogonal_matrix():
@@ -257,14 +318,23 @@ def test_the_average_of_the_weights_warms_up():
     assert float(average.value[0]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_learning_rate_warms_up_and_ends_at_zero():
-    config = dataclasses.replace(SMALLEST, epochs=10, steps_per_epoch=10, warmup_steps=20)
+@pytest.mark.parametrize(
+    "cooldown, expected",
+    [
+        (0.2, {0: 0, 10: 2.5e-3, 20: 5e-3, 60: 5e-3, 80: 5e-3, 90: 2.5e-3, 100: 0}),
+        (0.0, {0: 0, 10: 2.5e-3, 20: 5e-3, 100: 5e-3, 1000: 5e-3}),
+    ],
+)
+def test_learning_rate_warms_up_stays_and_ends_at_zero(cooldown, expected):
+    config = dataclasses.replace(
+        SMALLEST, epochs=10, steps_per_epoch=10, warmup_steps=20, cooldown=cooldown,
+        learning_rate=5e-3,
+    )  # fmt: skip
     optimizer = train.make_optimizer(config)
     rate = {}
-    for step in (0, 10, 20, 60, 100):
+    for step in expected:
         optimizer.iterations.assign(step)
         rate[step] = float(optimizer.learning_rate)
-    expected = {0: 0, 10: 2.5e-3, 20: 5e-3, 60: 2.5e-3, 100: 0}
     assert rate == pytest.approx(expected, abs=1e-8)
 
 
@@ -289,7 +359,7 @@ def test_other_presets_train(tmp_path, preset):
         ("filters", 0), ("digits_per_video", 0), ("context", 0), ("frames", 2),
         ("size", 24), ("layers", (0, 0, 0)), ("layers", (1, -1, 1)), ("motion_radius", -1),
         ("layers", (1, 1)), ("filters", 3.5), ("filters", "32"), ("loss", "mse"), ("model", "?"),
-        ("learning_rate", float("nan")), ("scheduled_sampling", 1.5), ("average", -0.1),
+        ("learning_rate", float("nan")), ("cooldown", 1.5), ("sampling_epochs", -1), ("average", -0.1),
         ("seed", -1), ("clip_norm", -1.0), ("validation_videos", 10_001), ("average", 1.0),
     ],
 )  # fmt: skip
@@ -377,7 +447,7 @@ def test_out_of_memory_is_one_line(script, tmp_path, monkeypatch):
 
 
 def test_training_stops_when_the_loss_is_no_number(tmp_path):
-    config = dataclasses.replace(SMALLEST, adam_learning_rate=1e30, cosine_decay=False)
+    config = dataclasses.replace(SMALLEST, adam_learning_rate=1e30, warmup_steps=0)
     with pytest.raises(Failure, match="no longer a number"):
         train.train(config, tmp_path / "run")
 
