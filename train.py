@@ -549,7 +549,8 @@ def check(config):
     """Raise an InputError, with the remedy, for a config that cannot be trained."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        choices = typing.get_args(field.type) if isinstance(field.default, str) else [value]
+        is_choice = typing.get_origin(field.type) is Literal
+        choices = typing.get_args(field.type) if is_choice else [value]
         kinds = (float, int) if isinstance(field.default, float) else (type(field.default),)
         if type(value) not in kinds or value not in choices:
             raise InputError(f"{option(field.name)} cannot be {value!r}")
