@@ -8,8 +8,10 @@ import contextlib
 import io
 import itertools
 import os
+import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import tyro
@@ -115,6 +117,29 @@ def make_folder(path):
         raise InputError(
             f"cannot write to {path} ({error.strerror}): name another folder"
         ) from None
+
+
+@contextlib.contextmanager
+def polite_ctrl_c():
+    """Within, a first Ctrl-C interrupts nothing: the function that is yielded tells of it.
+
+    Otherwise Python raises KeyboardInterrupt wherever it is, and libraries that have it
+    raised in their callbacks lose it or make another error of it. A second Ctrl-C does that.
+    """
+    pressed = threading.Event()
+
+    def note(*_):
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():  # it gets no signals
+        yield pressed.is_set
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -360,13 +360,14 @@ class RunFolder(keras.callbacks.Callback):
     the one in training is never touched, so a run does not depend on when it is scored.
     """
 
-    def __init__(self, folder, config, model, rows):
+    def __init__(self, folder, config, model, rows, asked_to_stop):
         super().__init__()
         self.folder = folder
         self.config = config
         self.trained = model
         self.averaged = build_model(config)
         self.rows = rows  # of log.csv, one for each epoch so far
+        self.asked_to_stop = asked_to_stop
         self.started = time.monotonic()
         videos = data.to_float(
             data.evaluation_videos(
@@ -379,6 +380,10 @@ class RunFolder(keras.callbacks.Callback):
         )
         self.contexts = videos[:, : config.context]
         self.truths = videos[:, config.context :]  # (videos, horizon, size, size, 1)
+
+    def on_train_batch_end(self, batch, logs):
+        if self.asked_to_stop():
+            raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch, logs):
         if not np.isfinite(logs["loss"]):
@@ -631,7 +636,6 @@ def train(config, folder, resume=False):
             closed_loop.save_weights(path)
         write_json(folder / "environment.json", [here])
         write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
-    run_folder = RunFolder(folder, config, model, rows)
 
     print(
         f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
@@ -639,13 +643,15 @@ def train(config, folder, resume=False):
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     videos = ClosedLoopVideos(config, epoch)
-    closed_loop.fit(
-        videos,
-        shuffle=False,  # all videos are random, and a run that goes on needs their order
-        initial_epoch=epoch,
-        epochs=config.epochs,
-        callbacks=[data.TellEpoch(videos), run_folder],
-    )
+    with command_line.polite_ctrl_c() as asked_to_stop:
+        run_folder = RunFolder(folder, config, model, rows, asked_to_stop)
+        closed_loop.fit(
+            videos,
+            shuffle=False,  # all videos are random, and a run that goes on needs their order
+            initial_epoch=epoch,
+            epochs=config.epochs,
+            callbacks=[data.TellEpoch(videos), run_folder],
+        )
 
 
 def load_checkpoint(closed_loop, folder, config, name=CHECKPOINT):

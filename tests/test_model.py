@@ -186,7 +186,7 @@ def test_a_saved_model_is_restored_bit_for_bit(tmp_path, preset):
 
 @pytest.mark.parametrize(
     "preset, parameters",
-    [("tiny", 70_780), ("cpu", 1_535_284), ("gpu", 14_855_188), ("keras-example", 745_537)],
+    [("tiny", 73_388), ("cpu", 1_540_500), ("gpu", 14_876_052), ("keras-example", 745_537)],
 )
 def test_parameter_counts(preset, parameters):
     assert build(preset).count_params() == parameters
@@ -199,7 +199,7 @@ def test_plain_stack_has_no_parts_of_the_pyramid():
         )
     )
     names = {layer.name for layer in model.layers}
-    assert not names & {"down_to_coarse", "up_from_coarse", "motion_head"}
+    assert not names & {"down_to_coarse", "up_from_coarse", "motion_head", "matched"}
     assert model.count_params() == 950_977
 
 
@@ -210,9 +210,10 @@ def test_a_model_works_at_other_frame_sizes_than_it_was_built_for():
     assert models.rollout(model, videos, 2).shape == (2, 2, 32, 40, 1)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 3)])
-def test_move_takes_pixels_from_where_it_is_told(dy, dx):
-    frame = np.random.default_rng(0).random((2, 12, 10, 1)).astype("float32")
+def test_move_takes_pixels_from_where_it_is_told(dy, dx, channels):
+    frame = np.random.default_rng(0).random((2, 12, 10, channels)).astype("float32")
     vertical, horizontal = np.zeros((2, 2, 12, 10, 7), "float32")
     vertical[..., 3 + dy] = 1
     horizontal[..., 3 + dx] = 1
@@ -242,6 +243,31 @@ def test_move_is_the_sum_that_it_says():
             expected[y, x] += weight * frame[0, source_y, source_x, 0]
     moved = array(models.move(frame, vertical, horizontal))
     np.testing.assert_allclose(moved[0, ..., 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 4)])
+def test_match_finds_where_a_digit_came_from(dy, dx):
+    digit = data.load_digits("test")[0] / np.float32(255)
+    last_frame, frame = np.zeros((2, 1, 48, 64, 1), "float32")
+    last_frame[0, 8:36, 20:48, 0] = frame[0, 8 - dy : 36 - dy, 20 - dx : 48 - dx, 0] = digit
+    vertical, horizontal = np.split(array(models.match(frame, last_frame, 4)), 2, axis=-1)
+    assert vertical.shape == horizontal.shape == (1, 12, 16, 9)
+    for probability, displacement in ((vertical, dy), (horizontal, dx)):
+        np.testing.assert_allclose(probability.sum(axis=-1), 1, rtol=1e-5)
+        at_the_digit = probability[0, 4:7, 7:10].mean(axis=(0, 1))
+        assert at_the_digit.argmax() == 4 + displacement and at_the_digit.max() > 0.4
+    np.testing.assert_allclose(vertical[0, -1, -1], 1 / 9, rtol=1e-5)  # black, and was black
+
+
+def test_move_undoes_what_match_measures():
+    """Both mean the same by a displacement: where a pixel came from."""
+    digit = data.load_digits("test")[0] / np.float32(255)
+    last_frame, frame = np.zeros((2, 1, 64, 64, 1), "float32")
+    last_frame[0, 20:48, 16:44, 0] = frame[0, 23:51, 14:42, 0] = digit
+    measured = array(models.match(frame, last_frame, 4))[0, 8:10, 6:8].mean(axis=(0, 1))
+    field = np.broadcast_to(measured, (1, 64, 64, 18)).astype("float32")
+    moved = array(models.move(last_frame, *np.split(field, 2, axis=-1)))
+    assert np.square(moved - frame).sum() < 0.3 * np.square(last_frame - frame).sum()
 
 
 def test_bfloat16_is_close_to_float32():
