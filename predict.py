@@ -37,6 +37,7 @@ from skimage.metrics import structural_similarity
 
 import data
 import model as models
+import train
 
 SHIPPED = data.ASSETS / "forecaster.keras"
 BATCH_SIZE = 50  # videos that are forecast together
@@ -61,35 +62,6 @@ class Request:
     """Frames to predict."""
     out: Path = Path("outputs")
     """Folder to write to."""
-
-
-def load_model(path):
-    """Load a next-frame model.
-
-    Args:
-        path: a run folder, of which `best.keras` is taken, or a .keras file.
-
-    Returns:
-        A `model.NextFrameModel`.
-
-    Raises:
-        InputError: there is none, or the file is not such a model.
-    """
-    path = Path(path)
-    if path.is_dir():
-        folder, path = path, path / "best.keras"
-        if not path.exists():
-            raise InputError(f"{folder} has no best.keras: a run has one after its first epoch")
-    if not path.exists():
-        raise InputError(f"{path}: no such model")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # a broken file can fail anywhere within Keras
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{path} is not a .keras model that can be loaded: {reason}") from None
-    if not isinstance(model, models.NextFrameModel):
-        raise InputError(f"{path} holds a {type(model).__name__}, not a model of model.py")
-    return model
 
 
 def forecast(model, context, horizon):
@@ -171,7 +143,7 @@ def forecast_request(request, usual_count):
             f"{request.data}: videos of {videos.shape[1]} frames are shorter than "
             f"--context {request.context}"
         )
-    model = load_model(request.model)
+    model = train.load_model(request.model)
     model.check_frames(videos.shape)
     command_line.make_folder(request.out)
     context, truth = np.split(videos, [request.context], axis=1)

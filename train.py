@@ -53,7 +53,6 @@ from keras import ops
 
 import data
 import model as models
-import predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -617,7 +616,7 @@ def train(config, folder, resume=False):
 
     model = build_model(config)
     if config.init and not resume:
-        model.set_weights(predict.load_model(config.init).get_weights())
+        model.set_weights(load_model(config.init).get_weights())
     command_line.make_folder(folder)
     closed_loop = closed_loop_model(model, config)
     if resume:
@@ -654,6 +653,35 @@ def train(config, folder, resume=False):
         )
 
 
+def load_model(path):
+    """Load a next-frame model.
+
+    Args:
+        path: a run folder, of which `best.keras` is taken, or a .keras file.
+
+    Returns:
+        A `model.NextFrameModel`.
+
+    Raises:
+        InputError: there is none, or the file is not such a model.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder, path = path, path / "best.keras"
+        if not path.exists():
+            raise InputError(f"{folder} has no best.keras: a run has one after its first epoch")
+    if not path.exists():
+        raise InputError(f"{path}: no such model")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # a broken file can fail anywhere within Keras
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{path} is not a .keras model that can be loaded: {reason}") from None
+    if not isinstance(model, models.NextFrameModel):
+        raise InputError(f"{path} holds a {type(model).__name__}, not a model of model.py")
+    return model
+
+
 def load_checkpoint(closed_loop, folder, config, name=CHECKPOINT):
     """Put a run's whole state into the model and its optimizer; return the epochs done."""
     path = folder / name
@@ -683,10 +711,12 @@ def change_the_end(closed_loop, folder, config, epoch):
             )
         epoch = load_checkpoint(closed_loop, folder, config, BEFORE_COOLDOWN)
         for name in ("best.keras", "log.csv"):
-            kept = folder / f"{planned.epochs}-epochs-{name}"
-            with written_whole(kept) as path:
+            with written_whole(folder / f"{planned.epochs}-epochs-{name}") as path:
                 shutil.copyfile(folder / name, path)
-        print(f"back to epoch {epoch}; what {planned.epochs} epochs gave is kept as {kept.parent}/{planned.epochs}-epochs-*")
+        print(
+            f"back to epoch {epoch}; what {planned.epochs} epochs gave is kept: "
+            f"{folder}/{planned.epochs}-epochs-*"
+        )
     with written_whole(folder / CHECKPOINT) as path:
         closed_loop.save_weights(path)
     write_json(folder / "config.json", dataclasses.asdict(config))
@@ -699,7 +729,7 @@ def architecture_of(path):
     Raises:
         InputError: there is no such model.
     """
-    model = predict.load_model(path)
+    model = load_model(path)
     if isinstance(model, models.KerasExample):
         return {"model": "keras-example", "filters": model.filters}
     return {"model": "forecaster", **model.architecture}

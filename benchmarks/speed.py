@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import command_line  # noqa: F401
 
+import keras
 import numpy as np
 
 import data
@@ -54,6 +55,66 @@ def training_step(config, stock=False):
     return lambda: closed_loop.train_on_batch(*batch)
 
 
+def bare_convolutions(config):
+    """An action: the convolutions of a training step alone, forward and backward.
+
+    On TensorFlow. Its share of a whole step's time is how near training comes to the rate
+    at which the machine can convolve.
+    """
+    import tensorflow as tf
+
+    model = train.build_model(config)
+    shapes = []  # (transposed, strides, input, kernel)
+
+    def recorded(layer, call):
+        def record(x, *rest, **options):
+            if isinstance(layer, models.ConvLSTM2D):
+                *size, channels, filters = layer.cell.kernel.shape
+                shape = (*x.shape[:3], channels + layer.filters)
+                shapes.append((False, 1, shape, (*size, shape[-1], filters)))
+            else:
+                transposed = isinstance(layer, keras.layers.Conv2DTranspose)
+                shapes.append((transposed, layer.strides[0], x.shape, layer.kernel.shape))
+            return call(x, *rest, **options)
+
+        return record
+
+    for layer in model.layers:
+        if isinstance(layer, models.ConvLSTM2D):
+            layer.step = recorded(layer, layer.step)
+        elif hasattr(layer, "kernel"):
+            layer.call = recorded(layer, layer.call)
+    frame = tf.zeros((config.batch_size, config.size, config.size, 1))
+    model.step(frame, model.empty_states(config.batch_size, config.size, config.size))
+
+    frames = config.frames - 1
+    inputs = [tf.random.normal((frames, *shape)) for _, _, shape, _ in shapes]
+    kernels = [tf.random.normal(kernel) / 100 for _, _, _, kernel in shapes]
+
+    def convolve(x, w, transposed, strides):
+        if not transposed:
+            return tf.nn.conv2d(x, w, strides, "SAME")
+        batch, height, width, _ = x.shape
+        size = (batch, height * strides, width * strides, w.shape[2])
+        return tf.nn.conv2d_transpose(x, w, size, strides)
+
+    @tf.function
+    def forward_and_backward(inputs, kernels, output_gradients):
+        with tf.GradientTape() as tape:
+            tape.watch([inputs, kernels])
+            outputs = [  # frame by frame, as in training
+                tf.stack([convolve(x_n, w, *rest) for x_n in tf.unstack(x)])
+                for x, w, (*rest, _, _) in zip(inputs, kernels, shapes)
+            ]
+        return tape.gradient(outputs, [inputs, kernels], output_gradients)
+
+    output_gradients = [
+        tf.random.normal((frames, *convolve(x[0], w, *rest).shape))
+        for x, w, (*rest, _, _) in zip(inputs, kernels, shapes)
+    ]
+    return lambda: forward_and_backward(inputs, kernels, output_gradients)
+
+
 def whole_video_for_each_frame(model, context, horizon):
     """Forecast as the Keras example does: read the whole video again for every new frame."""
     video = context
@@ -89,6 +150,9 @@ def main():
     ours, example = train.PRESETS["cpu"], train.PRESETS["keras-example"]
     fused, stock = in_turns(training_step(ours), training_step(ours, stock=True))
     show("training, cpu preset", ours.batch_size / fused, "videos/s")
+    if keras.backend.backend() == "tensorflow":
+        step, bare = in_turns(training_step(ours), bare_convolutions(ours))
+        show("  its convolutions alone, of the whole step", 100 * bare / step, "%")
     show("  its fused ConvLSTM2D step against Keras's", stock / fused, "times")
     fused_example, stock_example = in_turns(
         training_step(example), training_step(example, stock=True)

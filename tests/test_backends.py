@@ -13,6 +13,7 @@ import pytest
 import data
 import model as models
 import predict
+import train
 
 ROOT = Path(models.__file__).parent
 
@@ -50,13 +51,13 @@ def test_the_shipped_weights_forecast_the_same_on_jax(tmp_path):
     context = data.to_float(data.evaluation_videos("test", [0, 1])[:, :10])
     np.save(tmp_path / "context.npy", context)
     code = (
-        "import numpy as np, model, predict, keras\n"
+        "import numpy as np, model, predict, train, keras\n"
         "assert keras.backend.backend() == 'jax'\n"
         f"context = np.load({str(tmp_path / 'context.npy')!r})\n"
-        "forecast = model.rollout(predict.load_model(predict.SHIPPED), context, 10)\n"
+        "forecast = model.rollout(train.load_model(predict.SHIPPED), context, 10)\n"
         f"np.save({str(tmp_path / 'forecast.npy')!r}, forecast)\n"
     )
     result = on_jax("-c", code)
     assert result.returncode == 0, result.stderr[-3000:]
-    forecast = models.rollout(predict.load_model(predict.SHIPPED), context, 10)
+    forecast = models.rollout(train.load_model(predict.SHIPPED), context, 10)
     np.testing.assert_allclose(np.load(tmp_path / "forecast.npy"), forecast, atol=2e-3)
