@@ -24,7 +24,6 @@ Scores, per predicted frame and averaged over videos, as the literature computes
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import command_line
@@ -197,8 +196,7 @@ def main():
         **scores,
         "copy_last": copy_last,
     }
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    train.write_json(path, report)
     print(f"scores: {path}")
 
 
