@@ -67,7 +67,9 @@ def main():
             apart = np.fft.ifft(np.square(np.abs(np.fft.fft(probability, 2 * PLACES)))).real
             kept = np.einsum("ny,yx,nx->n", apart, overlaps, np.roll(apart, 1, axis=0)).mean()
             errors.append(2 * (overlaps[0, 0] - kept))
-        print(f"{known:>5}{np.mean(errors):7.1f}" + "".join(f"{e:7.1f}" for e in errors), flush=True)
+        print(
+            f"{known:>5}{np.mean(errors):7.1f}" + "".join(f"{e:7.1f}" for e in errors), flush=True
+        )
 
 
 if __name__ == "__main__":
