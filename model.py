@@ -205,8 +205,8 @@ class Forecaster(NextFrameModel):
     """Residual ConvLSTM2D layers at one or two scales, between measured and predicted motion.
 
     Sizes below are for frames of 64x64. The layers stand in three groups: at 16x16, at
-    8x8, and at 16x16 again. `layers=(3, 0, 0)` with `motion_radius=0` and `match=False` is
-    the plain stack: the same code with parts left out.
+    8x8, and at 16x16 again. `layers=(3, 0, 0)` with `motion_radius=0` is the plain stack:
+    the same code with parts left out.
 
     Args:
         encoder_filters: filters of the first convolution, at 32x32; its output also goes
@@ -391,12 +391,11 @@ def move(frame, vertical, horizontal):
     # Neighbours come side by side by a convolution with a kernel of ones and zeros: on a CPU
     # its gradient is much faster than that of as many slices.
     one_hot = np.eye(displacements, dtype="float32")
+    # For one channel both are the same, and the first is faster.
+    gather = ops.conv if channels == 1 else ops.depthwise_conv
     for weights, size in ((vertical, (displacements, 1)), (horizontal, (1, displacements))):
-        if channels == 1:
-            sources = ops.conv(frame, one_hot.reshape(*size, 1, displacements), padding="same")
-        else:
-            kernel = np.repeat(one_hot.reshape(*size, 1, displacements), channels, axis=2)
-            sources = ops.depthwise_conv(frame, kernel, padding="same")
+        kernel = np.repeat(one_hot.reshape(*size, 1, displacements), channels, axis=2)
+        sources = gather(frame, kernel, padding="same")
         sources = ops.reshape(sources, (-1, height, width, channels, displacements))
         frame = ops.sum(weights[:, :, :, None] * sources, axis=-1)
     return frame

@@ -309,9 +309,9 @@ class WarmUpStableCoolDown(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        share = ops.minimum(1.0, step / max(1, self.warmup)) if self.warmup else 1.0
+        share = ops.minimum(1.0, step / self.warmup) if self.warmup else 1.0
         if self.end is not None:
-            share = ops.minimum(share, (self.end - step) / max(1, self.end - self.start))
+            share = ops.minimum(share, (self.end - step) / (self.end - self.start))
         return self.peak * ops.maximum(0.0, share)
 
     def get_config(self):
@@ -442,7 +442,7 @@ class RunFolder(keras.callbacks.Callback):
             writer.writerows(self.rows)
         with written_whole(self.folder / "curve.png") as path:
             self.draw_curve(path)
-        if len(self.rows) == cooldown_start(self.config):
+        if len(self.rows) == cooldown_start(self.config) < self.config.epochs:
             with written_whole(self.folder / BEFORE_COOLDOWN) as path:
                 self.model.save_weights(path)
         # Last, so that whatever it counts as done has been written.
@@ -713,12 +713,12 @@ def change_the_end(closed_loop, folder, config, epoch):
         for name in ("best.keras", "log.csv"):
             with written_whole(folder / f"{planned.epochs}-epochs-{name}") as path:
                 shutil.copyfile(folder / name, path)
+        with written_whole(folder / CHECKPOINT) as path:
+            closed_loop.save_weights(path)
         print(
             f"back to epoch {epoch}; what {planned.epochs} epochs gave is kept: "
             f"{folder}/{planned.epochs}-epochs-*"
         )
-    with written_whole(folder / CHECKPOINT) as path:
-        closed_loop.save_weights(path)
     write_json(folder / "config.json", dataclasses.asdict(config))
     return epoch
 

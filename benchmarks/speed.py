@@ -148,10 +148,11 @@ def main():
     )
 
     ours, example = train.PRESETS["cpu"], train.PRESETS["keras-example"]
-    fused, stock = in_turns(training_step(ours), training_step(ours, stock=True))
+    our_step = training_step(ours)
+    fused, stock = in_turns(our_step, training_step(ours, stock=True))
     show("training, cpu preset", ours.batch_size / fused, "videos/s")
     if keras.backend.backend() == "tensorflow":
-        step, bare = in_turns(training_step(ours), bare_convolutions(ours))
+        step, bare = in_turns(our_step, bare_convolutions(ours))
         show("  its convolutions alone, of the whole step", 100 * bare / step, "%")
     show("  its fused ConvLSTM2D step against Keras's", stock / fused, "times")
     fused_example, stock_example = in_turns(
