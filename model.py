@@ -9,9 +9,9 @@ different answer to one question: is the next input the real frame, or our own p
 
 - `KerasExample` is the stack that the Keras site shows, without its leak: there, the last
   layer is a convolution over time, which sees the frame that it should predict.
-- `Forecaster` is a stack of residual ConvLSTM2D layers at two scales. It is told how the
-  last frame moved into this one, and ends in two heads: one moves what is there into the
-  next frame, one paints what is new.
+- `Forecaster` is a stack of residual ConvLSTM2D layers at two scales. It is told how what
+  it sees has moved so far, and ends in two heads: one moves what is there into the next
+  frame, one paints what is new.
 """
 
 import functools
@@ -215,10 +215,10 @@ class Forecaster(NextFrameModel):
         coarse_filters: filters of each ConvLSTM2D layer at 8x8.
         layers: how many ConvLSTM2D layers (at 16x16 going down, at 8x8, at 16x16 going up).
         motion_radius: how far, in pixels along each axis, the motion head can move a pixel
-            between two frames; 0 leaves the head out, and the matching. Moving MNIST moves
+            between two frames; 0 leaves the head out, and the history. Moving MNIST moves
             3.6 pixels.
-        match: whether the ConvLSTM2D layers are given the motion between the last two frames,
-            up to `motion_radius` pixels, as `match` measures it.
+        history: of how many steps the measured motion is remembered (`match`, `follow`)
+            and given to the ConvLSTM2D layers and to the motion head; 0 measures nothing.
         precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
     """
 
@@ -229,7 +229,7 @@ class Forecaster(NextFrameModel):
         coarse_filters=96,
         layers=(1, 2, 1),
         motion_radius=4,
-        match=False,
+        history=9,
         precision="float32",
         **kwargs,
     ):
@@ -240,10 +240,11 @@ class Forecaster(NextFrameModel):
             "coarse_filters": coarse_filters,
             "layers": tuple(layers),
             "motion_radius": motion_radius,
-            "match": match,
+            "history": history,
         }
         self.precision = precision
         self.motion_radius = motion_radius
+        self.history = history if motion_radius else 0
         self.layers_down, self.coarse_layers, _ = layers
         self.fold = 8 if self.coarse_layers else 4
 
@@ -257,13 +258,13 @@ class Forecaster(NextFrameModel):
             for n, width in enumerate(widths)
         ]
 
-        def convolution(filters, size, strides, name):
+        def convolution(filters, size, strides, name, activation="silu"):
             return keras.layers.Conv2D(
                 filters,
                 size,
                 strides,
                 padding="same",
-                activation="silu",
+                activation=activation,
                 dtype=precision,
                 name=name,
             )
@@ -275,10 +276,12 @@ class Forecaster(NextFrameModel):
         # 6x6 in steps of 2 is a 3x3 convolution over blocks of 2x2 pixels.
         self.encoder = convolution(encoder_filters, 6, 2, "encoder")
         self.down = convolution(filters, 3, 2, "down")
-        self.matched = None
-        if match and motion_radius:
-            self.matched = keras.layers.Conv2D(
-                filters, 3, padding="same", dtype=precision, name="matched"
+        if self.history:
+            self.history_hidden = convolution(128, 1, 1, "history_hidden")
+            self.history_in = convolution(filters, 3, 1, "history_in", activation=None)
+            self.motion_hidden = [convolution(128, 1, 1, f"motion_hidden_{n}") for n in (0, 1)]
+            self.coarse_motion_head = keras.layers.Conv2D(
+                2 * (2 * motion_radius + 1), 1, name="coarse_motion_head"
             )
         if self.coarse_layers:
             self.down_to_coarse = convolution(coarse_filters, 3, 2, "down_to_coarse")
@@ -311,7 +314,9 @@ class Forecaster(NextFrameModel):
         for n, layer in enumerate(self.conv_lstms):
             scale = 8 if first_coarse <= n < last_coarse else 4
             states.append(layer.empty_states(batch, height // scale, width // scale))
-        if self.matched:
+        if self.history:
+            tracks = 1 + self.history * 2 * (2 * self.motion_radius + 1)
+            states.append(ops.zeros((batch, height // 4, width // 4, tracks)))  # see `follow`
             states.append(ops.zeros((batch, height, width, self.channels)))  # the last frame
         return states
 
@@ -330,8 +335,12 @@ class Forecaster(NextFrameModel):
 
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
         x = self.down(skip)  # (batch, 16, 16, filters)
-        if self.matched:
-            x = x + self.matched(match(frame, states[-1], self.motion_radius))
+        if self.history:
+            tracks, last_frame = states[-2:]
+            moved_by = match(frame, last_frame, self.motion_radius)
+            # (batch, 16, 16, history * 2 * displacements)
+            history, tracks = follow(frame, moved_by, tracks)
+            x = x + self.history_in(self.history_hidden(history))
         x = recur(x, self.layers_down)
         if self.coarse_layers:
             coarse = recur(
@@ -339,20 +348,32 @@ class Forecaster(NextFrameModel):
             )  # (batch, 8, 8, coarse_filters)
             x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
         x = recur(x, len(self.conv_lstms) - len(new_states))
+        if self.history:
+            coarse_motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
+            for layer in self.motion_hidden:
+                coarse_motion = layer(coarse_motion)  # (batch, 16, 16, 128)
+            # (batch, 16, 16, 2 * displacements)
+            coarse_motion = self.coarse_motion_head(ops.cast(coarse_motion, "float32"))
         x = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, 2 * encoder_filters)
         x = ops.cast(self.decoder(x), "float32")  # the heads are always float32
 
         next_frame = ops.sigmoid(self.synthesis_head(x))  # (batch, 64, 64, channels)
         if self.motion_radius:
-            vertical, horizontal, gate = self.motion(x)
+            vertical, horizontal, gate = self.motion(x, coarse_motion if self.history else None)
             moved = move(frame, vertical, horizontal)  # (batch, 64, 64, channels)
             next_frame = gate * moved + (1 - gate) * next_frame
-        if self.matched:
-            new_states.append(frame)
+        if self.history:
+            new_states += [tracks, frame]
         return next_frame, new_states
 
-    def motion(self, x):
+    def motion(self, x, coarse_motion=None):
         """Decoder features -> how the last frame moves into the next; see `move`.
+
+        Args:
+            x: (batch, height / 2, width / 2, 2 * encoder_filters).
+            coarse_motion: logits of the displacements, vertical and horizontal ones, for
+                blocks of 4x4 pixels, (batch, height / 4, width / 4, 2 (2 R + 1)); x refines
+                them pixel by pixel.
 
         Returns:
             vertical, horizontal: (batch, height, width, 2 R + 1), probabilities of the
@@ -362,6 +383,9 @@ class Forecaster(NextFrameModel):
         """
         displacements = 2 * self.motion_radius + 1
         logits = self.motion_head(x)  # (batch, 64, 64, 2 * displacements + 1)
+        if coarse_motion is not None:
+            each_pixel = ops.repeat(ops.repeat(coarse_motion, 4, axis=1), 4, axis=2)
+            logits = logits + ops.pad(each_pixel, [(0, 0)] * 3 + [(0, 1)])  # not to the gate's
         vertical, horizontal, gate = ops.split(logits, [displacements, 2 * displacements], axis=-1)
         # Times 3: a softmax starts out flat, which would blur; this lets it sharpen sooner.
         return ops.softmax(3 * vertical), ops.softmax(3 * horizontal), ops.sigmoid(gate)
@@ -404,8 +428,9 @@ def move(frame, vertical, horizontal):
 def match(frame, last_frame, radius):
     """Measure how the last frame moved into this one: the counterpart of `move`.
 
-    Around every fourth pixel a window of 8x8 pixels is compared with the last frame's
+    Around every fourth pixel a window of 16x16 pixels is compared with the last frame's
     windows up to `radius` pixels away, and the squared differences become probabilities.
+    (Smaller windows often fit in several places, larger ones often hold two digits.)
     Nothing is learned here, and no gradient passes: it is a measurement. (Networks for
     optical flow begin with the like; Dosovitskiy et al. 2015, "FlowNet", section 3.)
 
@@ -432,12 +457,58 @@ def match(frame, last_frame, radius):
     sources = ops.conv(sources, across, strides=(1, 2), padding="same")  # (batch, 32, 32, 81)
     difference = ops.square(sources - frame[:, 1::2, 1::2])
     difference = ops.average_pool(difference, 4, strides=2, padding="same")  # (batch, 16, 16, 81)
-    # Times 64, for 16 samples: 4 for each whole pixel that differs.
-    probability = ops.softmax(-64 * difference)
+    difference = ops.average_pool(difference, 3, strides=1, padding="same")
+    # The window has about 64 samples: 6 for each whole pixel that differs.
+    probability = ops.softmax(-400 * difference)
     probability = ops.reshape(
         probability, (-1, *difference.shape[1:3], displacements, displacements)
     )
     return ops.concatenate([ops.sum(probability, axis=4), ops.sum(probability, axis=3)], axis=-1)
+
+
+def follow(frame, moved_by, tracks):
+    """Remember how each thing in the picture has moved, wherever it has moved to.
+
+    A place's track is the list of displacements that led there. It moves along with what
+    is there: a place asks where its content came from, and takes over the track from
+    there. In between lies interpolation, in which a place counts by its brightness, since
+    the black background has no motion. Like `match`, this is a measurement.
+
+    Displacements stay probabilities over whole pixels. Their means would hold the same in
+    less space, but the next displacement is far harder to learn from those.
+
+    Args:
+        frame: (batch, height, width, channels).
+        moved_by: (batch, height / 4, width / 4, 2 (2 R + 1)), of this frame, from `match`.
+        tracks: (batch, height / 4, width / 4, 1 + history * 2 (2 R + 1)), those of the last
+            frame: brightness, and the displacements times the brightness.
+
+    Returns:
+        history: (batch, height / 4, width / 4, history * 2 (2 R + 1)), probabilities of this
+            frame's displacement, of the one before, and so on; zeros where there was none.
+        tracks: those of this frame.
+    """
+    height, width = moved_by.shape[1:3]
+    both = moved_by.shape[-1]  # vertical and horizontal displacements
+    displacements = np.arange(both // 2, dtype="float32") - both // 4
+    vertical, horizontal = (
+        ops.sum(probability * displacements, axis=-1, keepdims=True) / 4  # in blocks of 4 pixels
+        for probability in ops.split(moved_by, 2, axis=-1)
+    )
+    padded = ops.pad(tracks, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    moved = ops.zeros_like(tracks)
+    for y in (-1, 0, 1):
+        for x in (-1, 0, 1):
+            nearness = ops.relu(1 - ops.abs(vertical - y)) * ops.relu(1 - ops.abs(horizontal - x))
+            moved += nearness * padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
+    past = moved[..., 1:] / (moved[..., :1] + 1e-4)
+    history = ops.concatenate([moved_by, past[..., :-both]], axis=-1)
+
+    brightness = ops.stop_gradient(ops.mean(frame, axis=-1, keepdims=True))
+    brightness = ops.average_pool(brightness, 4, strides=4, padding="same")
+    # A little from around, so that a digit's dark edge knows its track.
+    brightness += 0.01 * ops.average_pool(brightness, 5, strides=1, padding="same")
+    return history, ops.concatenate([brightness, brightness * history], axis=-1)
 
 
 def rollout(model, context, horizon):

@@ -72,8 +72,8 @@ class Config:
     going down, at an eighth, and at a quarter going up; `3 0 0` is a plain stack."""
     motion_radius: int = 4
     """Pixels that the motion head can move a pixel between two frames; 0: no motion head."""
-    match: bool = True
-    """Tell the forecaster how the last frame moved into this one, measured up to that radius."""
+    history: int = 9
+    """Steps of which the forecaster is given the measured motion, up to that radius; 0: none."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """bfloat16 halves the memory and is faster on a GPU; on most CPUs it is slower."""
 
@@ -199,7 +199,7 @@ def build_model(config):
             config.coarse_filters,
             config.layers,
             config.motion_radius,
-            config.match,
+            config.history,
             precision=config.precision,
         )
     model.build((None, None, config.size, config.size, 1))
@@ -561,7 +561,7 @@ def check(config):
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
     positive += " learning_rate adam_learning_rate"
-    not_negative = "motion_radius sampling_epochs warmup_steps seed weight_decay clip_norm"
+    not_negative = "motion_radius history sampling_epochs warmup_steps seed weight_decay clip_norm"
     for name in positive.split():
         if not getattr(config, name) > 0:
             raise InputError(f"{option(name)} must be above 0, not {getattr(config, name)}")
