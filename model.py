@@ -115,6 +115,11 @@ class NextFrameModel(keras.Model):
             predictions: the shape of `videos`; frame n predicts frame n + 1, and knows
                 nothing of the frames after n.
         """
+        predictions, _ = self.read(videos, real, training)
+        return predictions
+
+    def read(self, videos, real=None, training=False):
+        """What `call` does; returns the predictions, and a list of the states after each."""
         self.check_frames(videos.shape)
         if videos.shape[1] is None:
             # TensorFlow's `predict` forgets it after videos of two lengths.
@@ -123,7 +128,7 @@ class NextFrameModel(keras.Model):
                 "the model itself on the videos"
             )
         states = self.empty_states(ops.shape(videos)[0], *videos.shape[2:4])
-        predictions = []
+        predictions, all_states = [], []
         for n in range(videos.shape[1]):
             frame = videos[:, n]  # (batch, height, width, channels)
             if real is not None and n > 0:
@@ -131,7 +136,8 @@ class NextFrameModel(keras.Model):
                 frame = ops.where(frame_is_real, frame, predictions[-1])
             prediction, states = self.step(frame, states, training)
             predictions.append(prediction)
-        return ops.stack(predictions, axis=1)
+            all_states.append(states)
+        return ops.stack(predictions, axis=1), all_states
 
 
 class OneStep(keras.Model):
@@ -310,36 +316,40 @@ class Forecaster(NextFrameModel):
 
     def empty_states(self, batch, height, width):
         first_coarse, last_coarse = self.layers_down, self.layers_down + self.coarse_layers
-        states = []
+        layers = []
         for n, layer in enumerate(self.conv_lstms):
             scale = 8 if first_coarse <= n < last_coarse else 4
-            states.append(layer.empty_states(batch, height // scale, width // scale))
+            layers.append(layer.empty_states(batch, height // scale, width // scale))
+        states = {"layers": layers}
         if self.history:
-            tracks = 1 + self.history * 2 * (2 * self.motion_radius + 1)
-            states.append(ops.zeros((batch, height // 4, width // 4, tracks)))  # see `follow`
-            states.append(ops.zeros((batch, height, width, self.channels)))  # the last frame
+            blocks = (batch, height // 4, width // 4)
+            both = 2 * (2 * self.motion_radius + 1)  # vertical and horizontal displacements
+            states["last_frame"] = ops.zeros((batch, height, width, self.channels))
+            states["tracks"] = ops.zeros((*blocks, 1 + self.history * both))  # see `follow`
+            states["motion"] = ops.zeros((*blocks, both))  # which is predicted; only to look at
         return states
 
     def step(self, frame, states, training=False):
         """One frame (batch, height, width, channels) -> the next one, and the new states."""
-        new_states = []
+        layers = []  # the new states of the ConvLSTM2D layers so far
+        new_states = {"layers": layers}
 
         def recur(x, how_many):
             """Pass x through the next ConvLSTM2D layers; each adds to what it was given."""
             for _ in range(how_many):
-                n = len(new_states)
-                h, state = self.conv_lstms[n].step(self.norms[n](x), states[n])
-                new_states.append(state)
+                n = len(layers)
+                h, state = self.conv_lstms[n].step(self.norms[n](x), states["layers"][n])
+                layers.append(state)
                 x = x + h
             return x
 
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
         x = self.down(skip)  # (batch, 16, 16, filters)
         if self.history:
-            tracks, last_frame = states[-2:]
-            moved_by = match(frame, last_frame, self.motion_radius)
+            moved_by = match(frame, states["last_frame"], self.motion_radius)
             # (batch, 16, 16, history * 2 * displacements)
-            history, tracks = follow(frame, moved_by, tracks)
+            history, new_states["tracks"] = follow(frame, moved_by, states["tracks"])
+            new_states["last_frame"] = frame
             x = x + self.history_in(self.history_hidden(history))
         x = recur(x, self.layers_down)
         if self.coarse_layers:
@@ -347,23 +357,21 @@ class Forecaster(NextFrameModel):
                 self.down_to_coarse(x), self.coarse_layers
             )  # (batch, 8, 8, coarse_filters)
             x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
-        x = recur(x, len(self.conv_lstms) - len(new_states))
+        x = recur(x, len(self.conv_lstms) - len(layers))
         if self.history:
-            coarse_motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
+            motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
             for layer in self.motion_hidden:
-                coarse_motion = layer(coarse_motion)  # (batch, 16, 16, 128)
-            # (batch, 16, 16, 2 * displacements)
-            coarse_motion = self.coarse_motion_head(ops.cast(coarse_motion, "float32"))
+                motion = layer(motion)  # (batch, 16, 16, 128)
+            # (batch, 16, 16, 2 * displacements); times 3: see `motion`
+            new_states["motion"] = 3 * self.coarse_motion_head(ops.cast(motion, "float32"))
         x = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, 2 * encoder_filters)
         x = ops.cast(self.decoder(x), "float32")  # the heads are always float32
 
         next_frame = ops.sigmoid(self.synthesis_head(x))  # (batch, 64, 64, channels)
         if self.motion_radius:
-            vertical, horizontal, gate = self.motion(x, coarse_motion if self.history else None)
+            vertical, horizontal, gate = self.motion(x, new_states.get("motion"))
             moved = move(frame, vertical, horizontal)  # (batch, 64, 64, channels)
             next_frame = gate * moved + (1 - gate) * next_frame
-        if self.history:
-            new_states += [tracks, frame]
         return next_frame, new_states
 
     def motion(self, x, coarse_motion=None):
@@ -381,14 +389,13 @@ class Forecaster(NextFrameModel):
             gate: (batch, height, width, 1) in [0, 1]; 1 takes the moved pixel, 0 the
                 painted one.
         """
-        displacements = 2 * self.motion_radius + 1
-        logits = self.motion_head(x)  # (batch, 64, 64, 2 * displacements + 1)
-        if coarse_motion is not None:
-            each_pixel = ops.repeat(ops.repeat(coarse_motion, 4, axis=1), 4, axis=2)
-            logits = logits + ops.pad(each_pixel, [(0, 0)] * 3 + [(0, 1)])  # not to the gate's
-        vertical, horizontal, gate = ops.split(logits, [displacements, 2 * displacements], axis=-1)
+        logits = self.motion_head(x)  # (batch, 64, 64, 2 (2 R + 1) + 1)
         # Times 3: a softmax starts out flat, which would blur; this lets it sharpen sooner.
-        return ops.softmax(3 * vertical), ops.softmax(3 * horizontal), ops.sigmoid(gate)
+        logits, gate = 3 * logits[..., :-1], logits[..., -1:]
+        if coarse_motion is not None:
+            logits = logits + ops.repeat(ops.repeat(coarse_motion, 4, axis=1), 4, axis=2)
+        vertical, horizontal = ops.split(logits, 2, axis=-1)
+        return ops.softmax(vertical), ops.softmax(horizontal), ops.sigmoid(gate)
 
 
 def move(frame, vertical, horizontal):

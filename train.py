@@ -100,6 +100,9 @@ class Config:
     loss: Literal["squared_error", "binary_crossentropy"] = "squared_error"
     """Squared error is summed over pixels and averaged over frames; cross-entropy is averaged
     over pixels, as in the Keras example."""
+    motion_loss: float = 0.1
+    """Weight of a second loss, if there is a history: the cross-entropy between the predicted
+    motion and what is then measured, summed over pixels by their brightness. 0: none."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
     sampling_epochs: int = 16
@@ -206,15 +209,38 @@ def build_model(config):
     return model
 
 
-def closed_loop_model(model, config):
-    """`model` as `fit` trains it: {"videos": x, "real": which of its frames to use} -> y."""
-    frames = config.frames - 1
-    videos = keras.Input((frames, config.size, config.size, 1), name="videos")
-    real = keras.Input((frames,), dtype="bool", name="real")
-    closed_loop = keras.Model({"videos": videos, "real": real}, model(videos, real=real))
-    closed_loop.compile(make_optimizer(config), LOSSES[config.loss], jit_compile=models.use_xla())
-    closed_loop.optimizer.build(closed_loop.trainable_variables)
-    return closed_loop
+class ClosedLoop(keras.Model):
+    """A next-frame model as `fit` trains it.
+
+    {"videos": x, "real": which of its frames to use} -> {"frames": the predictions}, and,
+    if the config has a loss for it, "motion": the predicted motion, for blocks of 4x4 pixels,
+    (batch, frames - 1, size / 4, size / 4, 2 (2 motion_radius + 1)), as logits.
+    """
+
+    def __init__(self, model, config):
+        super().__init__()
+        self.model = model
+        self.built = True  # the model is
+        self.has_motion_loss = has_motion_loss(config)
+        losses = {"frames": LOSSES[config.loss]}
+        weights = {"frames": 1}
+        if self.has_motion_loss:
+            losses["motion"] = motion_cross_entropy
+            weights["motion"] = config.motion_loss
+        self.compile(make_optimizer(config), losses, weights, jit_compile=models.use_xla())
+        self.optimizer.build(self.trainable_variables)
+
+    def call(self, inputs, training=False):
+        frames, states = self.model.read(inputs["videos"], inputs["real"], training)
+        outputs = {"frames": frames}
+        if self.has_motion_loss:
+            outputs["motion"] = ops.stack([state["motion"] for state in states], axis=1)
+        return outputs
+
+
+def has_motion_loss(config):
+    measures_motion = config.model == "forecaster" and config.motion_radius and config.history
+    return bool(measures_motion and config.motion_loss)
 
 
 def squared_error(y, prediction):
@@ -222,11 +248,36 @@ def squared_error(y, prediction):
     return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
 
 
+def motion_cross_entropy(videos, motion):
+    """Cross-entropy between predicted and measured motion, where the next frame is bright.
+
+    The pixels' error teaches motion only where a guess is nearly right; this teaches it
+    everywhere, and far sooner.
+
+    Args:
+        videos: real ones, (batch, frames, height, width, channels).
+        motion: logits, (batch, frames - 1, height / 4, width / 4, 2 (2 R + 1)).
+
+    Returns:
+        A number: the mean over frames and videos of the sum over pixels, each weighted by
+        its brightness.
+    """
+    frames = ops.reshape(videos[:, :-1], (-1, *videos.shape[2:]))
+    next_frames = ops.reshape(videos[:, 1:], (-1, *videos.shape[2:]))
+    motion = ops.reshape(motion, (-1, *motion.shape[2:]))
+    measured = models.match(next_frames, frames, motion.shape[-1] // 4)
+    both_axes = zip(ops.split(measured, 2, axis=-1), ops.split(motion, 2, axis=-1))
+    cross_entropy = -sum(ops.sum(p * ops.log_softmax(q), axis=-1) for p, q in both_axes)
+    brightness = ops.mean(next_frames, axis=-1, keepdims=True)
+    brightness = 16 * ops.average_pool(brightness, 4, strides=4)[..., 0]  # of blocks of 4x4
+    return ops.mean(ops.sum(brightness * cross_entropy, axis=(1, 2)))
+
+
 LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
 
 
 class ClosedLoopVideos(data.MovingMNIST):
-    """Training pairs, and for each frame whether the model is given the real one."""
+    """Training pairs as `ClosedLoop` takes them."""
 
     def __init__(self, config, epoch=0):
         super().__init__(
@@ -241,7 +292,7 @@ class ClosedLoopVideos(data.MovingMNIST):
         self.config = config
 
     def __getitem__(self, index):
-        """{"videos": x, "real": (batch, frames - 1) booleans}, y."""
+        """{"videos": x, "real": (batch, frames - 1) booleans}, {"frames": y, "motion": x and y}."""
         x, y = super().__getitem__(index)
         config = self.config
         real = np.ones(x.shape[:2], bool)
@@ -252,7 +303,10 @@ class ClosedLoopVideos(data.MovingMNIST):
             rng = np.random.default_rng([data.SAMPLING, config.seed, self.epoch, index])
             beyond = real[:, config.context :]  # (batch, frames - 1 - context)
             beyond[:] = rng.random(beyond.shape) < probability
-        return {"videos": x, "real": real}, y
+        targets = {"frames": y}
+        if has_motion_loss(config):
+            targets["motion"] = np.concatenate([x[:, :1], y], axis=1)  # the whole videos
+        return {"videos": x, "real": real}, targets
 
 
 @keras.saving.register_keras_serializable("next_frame")
@@ -402,6 +456,7 @@ class RunFolder(keras.callbacks.Callback):
                 "epoch": epoch + 1,
                 "videos": steps * self.config.batch_size,
                 "loss": f"{logs['loss']:.4f}",
+                "motion_loss": f"{logs['motion_loss']:.4f}" if "motion_loss" in logs else "",
                 "val_mse": f"{error.mean():.3f}",
                 "val_mse_first_frame": f"{error[0]:.3f}",
                 "val_mse_last_frame": f"{error[-1]:.3f}",
@@ -561,7 +616,9 @@ def check(config):
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
     positive += " learning_rate adam_learning_rate"
-    not_negative = "motion_radius history sampling_epochs warmup_steps seed weight_decay clip_norm"
+    not_negative = (
+        "motion_radius history motion_loss sampling_epochs warmup_steps seed weight_decay clip_norm"
+    )
     for name in positive.split():
         if not getattr(config, name) > 0:
             raise InputError(f"{option(name)} must be above 0, not {getattr(config, name)}")
@@ -618,7 +675,7 @@ def train(config, folder, resume=False):
     if config.init and not resume:
         model.set_weights(load_model(config.init).get_weights())
     command_line.make_folder(folder)
-    closed_loop = closed_loop_model(model, config)
+    closed_loop = ClosedLoop(model, config)
     if resume:
         epoch = load_checkpoint(closed_loop, folder, config)
         if config != read_config(folder):

@@ -48,7 +48,7 @@ def training_step(config, stock=False):
     fused_step = models.ConvLSTM2D.step
     if stock:
         models.ConvLSTM2D.step = lambda layer, frame, states: layer.cell(frame, states)
-    closed_loop = train.closed_loop_model(train.build_model(config), config)
+    closed_loop = train.ClosedLoop(train.build_model(config), config)
     batch = train.ClosedLoopVideos(config)[0]
     closed_loop.train_on_batch(*batch)  # compiles it
     models.ConvLSTM2D.step = fused_step

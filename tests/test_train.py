@@ -94,7 +94,7 @@ def stopping_at_step(step):
 
 def state(folder):
     """All weights of a run of SMALLEST, its optimizer's included."""
-    closed_loop = train.closed_loop_model(train.build_model(SMALLEST), SMALLEST)
+    closed_loop = train.ClosedLoop(train.build_model(SMALLEST), SMALLEST)
     assert train.load_checkpoint(closed_loop, folder, SMALLEST) == 3
     variables = [*closed_loop.weights, *closed_loop.optimizer.variables]
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -183,7 +183,7 @@ def test_training_starts_from_given_weights(script, refused, uninterrupted, tmp_
 
 
 def test_the_averaged_weights_are_scored_and_saved(uninterrupted):
-    closed_loop = train.closed_loop_model(train.build_model(SMALLEST), SMALLEST)
+    closed_loop = train.ClosedLoop(train.build_model(SMALLEST), SMALLEST)
     train.load_checkpoint(closed_loop, uninterrupted, SMALLEST)
     last = keras.models.load_model(uninterrupted / "last.keras")
     averages = closed_loop.optimizer._model_variables_moving_average
@@ -247,7 +247,7 @@ def test_teacher_forcing_gives_real_frames_throughout():
 
 def test_fit_trains_the_closed_loop():
     model = train.build_model(SMALLEST)
-    closed_loop = train.closed_loop_model(model, SMALLEST)
+    closed_loop = train.ClosedLoop(model, SMALLEST)
     inputs, _ = train.ClosedLoopVideos(SMALLEST, epoch=2)[0]
     assert not inputs["real"][:, 2:].any()
     expected = keras.ops.convert_to_numpy(model(inputs["videos"], real=inputs["real"]))
@@ -435,7 +435,7 @@ def test_out_of_memory_is_one_line(script, tmp_path, monkeypatch):
     def no_memory(model, config):
         raise ResourceExhaustedError("RESOURCE_EXHAUSTED: while allocating 80 GiB")
 
-    monkeypatch.setattr(train, "closed_loop_model", no_memory)
+    monkeypatch.setattr(train, "ClosedLoop", no_memory)
     status, _, errors = script(train, "--run", tmp_path / "run")
     assert status == 1 and "--batch-size" in errors and len(errors.splitlines()) == 1
 
