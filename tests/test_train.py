@@ -251,7 +251,7 @@ def test_fit_trains_the_closed_loop():
     inputs, _ = train.ClosedLoopVideos(SMALLEST, epoch=2)[0]
     assert not inputs["real"][:, 2:].any()
     expected = keras.ops.convert_to_numpy(model(inputs["videos"], real=inputs["real"]))
-    predictions = closed_loop.predict_on_batch(inputs)
+    predictions = closed_loop.predict_on_batch(inputs)["frames"]
     np.testing.assert_allclose(predictions, expected, atol=1e-5)
     teacher_forced = keras.ops.convert_to_numpy(model(inputs["videos"]))
     assert np.abs(predictions - teacher_forced).max() > 1e-3
@@ -260,6 +260,36 @@ def test_fit_trains_the_closed_loop():
 def test_squared_error_is_summed_over_pixels():
     y, prediction = np.zeros((2, 3, 4, 4, 1)), np.full((2, 3, 4, 4, 1), 0.5)
     assert float(train.squared_error(y, prediction)) == 4 * 4 * 0.25
+
+
+def test_motion_loss_is_least_for_the_motion_that_is_then_measured():
+    videos = data.to_float(data.make_videos(data.load_digits("test"), 2, seed=4, frames=4))
+    measured = np.stack(
+        [
+            keras.ops.convert_to_numpy(train.models.match(videos[:, n + 1], videos[:, n], 4))
+            for n in range(3)
+        ],
+        axis=1,
+    )  # (videos, 3, 16, 16, 18)
+    right = np.log(measured + 1e-9)
+    wrong = np.roll(right, 1, axis=-1)
+    unknown = np.zeros_like(right)
+    losses = [float(train.motion_cross_entropy(videos, m)) for m in (right, unknown, wrong)]
+    assert losses == sorted(losses)
+    # Two axes, 9 displacements each, at every pixel as it is bright.
+    brightness = videos[:, 1:].sum() / (2 * 3)
+    assert losses[1] == pytest.approx(2 * np.log(9) * brightness, rel=1e-4)
+    assert losses[0] < 0.1 * losses[1]
+
+
+@pytest.mark.parametrize("change", [{"motion_loss": 0.0}, {"history": 0}, {"motion_radius": 0}])
+def test_without_a_history_there_is_no_motion_loss(change):
+    config = dataclasses.replace(SMALLEST, **change)
+    inputs, targets = train.ClosedLoopVideos(config)[0]
+    logs = train.ClosedLoop(train.build_model(config), config).train_on_batch(
+        inputs, targets, return_dict=True
+    )
+    assert np.isfinite(logs["loss"]) and "motion_loss" not in logs
 
 
 def step_of_the_optimizer(config, gradient):
@@ -297,7 +327,7 @@ def test_muon_is_kept_from_the_first_convolution_and_the_heads():
     optimizer = train.make_optimizer(SMALLEST)
     adam = {v.path.split("/")[1] for v in model.trainable_variables
             if len(v.shape) == 4 and optimizer._should_use_adamw(v)}  # fmt: skip
-    assert adam == {"encoder", "motion_head", "synthesis_head"}
+    assert adam == {"encoder", "coarse_motion_head", "motion_head", "synthesis_head"}
 
 
 def test_the_average_of_the_weights_warms_up():
