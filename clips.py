@@ -138,7 +138,7 @@ def open_clips(path, folder, size, channels=None):
         known = json.loads(description.read_text())
         frames = np.load(cache, mmap_mode="r")
         usable = known["made_of"] == made_of and channels in (known["asked"], frames.shape[-1])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         usable = False
     if not usable:
         description.unlink(missing_ok=True)  # while there is one, it describes the cache
@@ -162,10 +162,10 @@ def convert(clips, path, size, channels):
         lengths: a dict: name -> how many frames it has.
         colour: whether any pixel is coloured.
     """
-    print(f"{len(clips)} clips are converted, once, to {size} x {size} pixels")
+    print(f"clips to convert, once, to {size} x {size} pixels: {len(clips)}")
     channels = channels or 3
     lengths, count, colour = {}, 0, False
-    bar = keras.utils.Progbar(len(clips), unit_name="clip", stateful_metrics=["frames"])
+    bar = keras.utils.Progbar(len(clips), unit_name="clip", stateful_metrics=["thousand frames"])
 
     def write_header():
         shape = (count, size, size, channels)
@@ -182,9 +182,9 @@ def convert(clips, path, size, channels):
                 file.write(frame.tobytes())
                 count += 1
                 if count % 100 == 0:
-                    bar.update(done, [("frames", count)])
+                    bar.update(done, [("thousand frames", count / 1000)])
             lengths[name] = count - before
-            bar.update(done + 1, [("frames", count)])
+            bar.update(done + 1, [("thousand frames", count / 1000)])
         file.seek(0)
         write_header()
     return lengths, bool(colour)

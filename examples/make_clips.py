@@ -5,7 +5,7 @@
     python train.py --data clips --preset tiny --run runs/clips
     python animate.py runs/clips
 
-The frames are wide, so that what becomes of them can be seen: they are resized and cropped.
+The same seed draws the same clips.
 """
 
 import sys
@@ -16,24 +16,24 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-WIDTH, HEIGHT = 160, 96  # pixels
+SIZE = 96  # pixels, height and width
 COLOURS = ("#ff7000", "#00b3a4", "#e83f6f", "#ffd23f", "#4d9de0", "#9b5de5")
 
 
 def draw_clip(rng, frames, shapes=2):
-    """One clip: uint8 array (frames, HEIGHT, WIDTH, 3), RGB."""
+    """One clip: uint8 array (frames, SIZE, SIZE, 3), RGB."""
     colours = rng.choice(COLOURS, shapes, replace=False)
     corners = rng.integers(3, 7, shapes).tolist()  # from triangles to hexagons
-    radius = rng.uniform(12, 20, shapes)
-    low, high = radius[:, None], np.array([WIDTH, HEIGHT]) - radius[:, None]  # (shapes, 1 or 2)
-    place = rng.uniform(low, high)  # (shapes, 2): x, y
+    radius = rng.uniform(12, 20, shapes)  # pixels
+    low, high = radius[:, None], SIZE - radius[:, None]  # (shapes, 1)
+    place = rng.uniform(low, high, (shapes, 2))  # x, y
     direction = rng.uniform(0, 2 * np.pi, shapes)
     step = 5 * np.stack([np.cos(direction), np.sin(direction)], axis=1)  # pixels a frame
     angle, turn = rng.uniform(0, 360, shapes), rng.uniform(-12, 12, shapes)  # degrees
 
     clip = []
     for _ in range(frames):
-        image = Image.new("RGB", (WIDTH, HEIGHT), "#101820")
+        image = Image.new("RGB", (SIZE, SIZE), "#101820")
         for n in range(shapes):
             circle = (*place[n], radius[n])
             ImageDraw.Draw(image).regular_polygon(circle, corners[n], angle[n], colours[n])
@@ -44,12 +44,12 @@ def draw_clip(rng, frames, shapes=2):
 
 
 def write_mp4(path, clip):
-    """Write uint8 frames (frames, HEIGHT, WIDTH, 3) as an H.264 video."""
+    """Write uint8 frames (frames, SIZE, SIZE, 3) as an H.264 video."""
     # With x264's usual choices (crf, several threads) the same clip can come out differently.
     options = {"qp": "18", "threads": "1"}
     with av.open(path, "w") as file:
         stream = file.add_stream("libx264", rate=15, pix_fmt="yuv420p", options=options)
-        stream.width, stream.height = WIDTH, HEIGHT
+        stream.width = stream.height = SIZE
         for frame in clip:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode())  # what is still on its way
