@@ -13,6 +13,7 @@ Every array of videos has the shape (videos, frames, height, width, channels). V
 uint8 in 0..255 for as long as possible and float32 in [0, 1] once a model sees them.
 """
 
+import dataclasses
 import functools
 import hashlib
 import http.client
@@ -191,6 +192,25 @@ def evaluation_videos(split, indices, digits_per_video=2, frames=20, size=64):
     return move_digits(digits, numbers[indices], frames, size)
 
 
+@dataclasses.dataclass(frozen=True)
+class EvaluationVideos:
+    """The fixed validation or test set, made as it is indexed: `videos[[3, 14]]`.
+
+    The fields are the arguments of `evaluation_videos`.
+    """
+
+    split: str
+    digits_per_video: int = 2
+    frames: int = 20
+    size: int = 64
+
+    def __len__(self):
+        return EVALUATION_VIDEOS
+
+    def __getitem__(self, indices):
+        return evaluation_videos(self.split, indices, self.digits_per_video, self.frames, self.size)
+
+
 def shift_frames(videos):
     """Videos -> what a model reads, and what it should predict at each of these frames.
 
@@ -251,8 +271,11 @@ class MovingMNIST(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         """x, y: float32 in [0, 1], (batch_size, frames - 1, size, size, 1) each."""
-        seed = [TRAINING, self.seed, self.epoch, index]
-        return shift_frames(make_videos(self.digits, self.batch_size, seed, **self.shape))
+        return shift_frames(self.draw([TRAINING, self.seed, self.epoch, index]))
+
+    def draw(self, seed):
+        """The videos of a batch, uint8 (batch_size, frames, size, size, 1), by their seed."""
+        return make_videos(self.digits, self.batch_size, seed, **self.shape)
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -337,40 +360,50 @@ def load_videos(path):
     return videos
 
 
-def choose_videos(source, count=None, seed=None, frames=20, usual_count=100):
-    """Videos to forecast, from one of the fixed sets or from a file.
+def open_videos(source, frames=20):
+    """Open a fixed set or a file of videos; they are made or read as they are indexed.
 
     Args:
         source: "test", "validation", "official", or the path of a file for `load_videos`.
-        count: how many; None takes `usual_count`, or all that a file has if they are fewer.
-        seed: None takes the first ones; an integer picks at random, by this seed.
         frames: how many frames of each to return, if it has as many.
 
     Returns:
-        videos: array (count, at most `frames`, height, width, channels), uint8 or float.
-        indices: their numbers in the set or the file, (count,).
+        Something with a length, to be indexed by an array of numbers: `videos[indices]` is an
+        array (numbers, at most `frames`, height, width, channels), uint8 or float.
 
     Raises:
-        InputError: count is not in range, or `load_videos` cannot use the file.
+        InputError: `load_videos` cannot use the file.
     """
-    fixed_set = source in ("test", "validation")
-    if not fixed_set:
-        if source == "official" and not OFFICIAL_PATH.exists():
-            raise InputError(f"{OFFICIAL_PATH} is not there: get it by python data.py --official")
-        stored = load_videos(OFFICIAL_PATH if source == "official" else source)
-    available = EVALUATION_VIDEOS if fixed_set else len(stored)
+    if source in ("test", "validation"):
+        return EvaluationVideos(source, frames=frames)
+    if source == "official" and not OFFICIAL_PATH.exists():
+        raise InputError(f"{OFFICIAL_PATH} is not there: get it by python data.py --official")
+    return load_videos(OFFICIAL_PATH if source == "official" else source)[:, :frames]
+
+
+def choose_videos(available, count=None, seed=None, usual_count=100):
+    """Numbers of the videos to forecast.
+
+    Args:
+        available: how many there are to choose from.
+        count: how many; None takes `usual_count`, or all if they are fewer.
+        seed: None takes the first ones; an integer picks at random, by this seed.
+
+    Returns:
+        Integer array (count,), values in 0..available - 1.
+
+    Raises:
+        InputError: count or seed is not in range.
+    """
     if count is None:
         count = min(usual_count, available)
     if not 1 <= count <= available:
-        raise InputError(f"--count {count}: {source} has {available:,} videos to choose from")
-    indices = np.arange(count)
-    if seed is not None:
-        if seed < 0:
-            raise InputError(f"--seed {seed}: a seed is 0 or above")
-        indices = np.random.default_rng(seed).choice(available, count, replace=False)
-    if fixed_set:
-        return evaluation_videos(source, indices, frames=frames), indices
-    return np.ascontiguousarray(stored[indices, :frames]), indices
+        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
+    if seed is None:
+        return np.arange(count)
+    if seed < 0:
+        raise InputError(f"--seed {seed}: a seed is 0 or above")
+    return np.random.default_rng(seed).choice(available, count, replace=False)
 
 
 def download_official(
@@ -386,7 +419,7 @@ def download_official(
         url, size, sha256: where it is, and what it must be (bytes, hexadecimal digest).
 
     Raises:
-        Failure: no connection, it broke, the disk is full, or the bytes are wrong.
+        Failure: no connection, it broke, or the bytes are wrong.
     """
     path = Path(path)
     if path.exists() and path.stat().st_size == size and file_sha256(path) == sha256:
@@ -416,6 +449,8 @@ def fetch_rest(part, url, done, size):
             bar = keras.utils.Progbar(size, unit_name="byte")
             with open(part, "ab" if resumed else "wb") as file:
                 while done <= size and (block := response.read(2**20)):
+                    if done == 0 and not block.startswith(np.lib.format.MAGIC_PREFIX):
+                        raise Failure(f"{url} sent something else than a .npy file: try later")
                     file.write(block)
                     done += len(block)
                     bar.update(min(done, size))

@@ -3,7 +3,9 @@
     python predict.py                              the shipped weights on 100 test videos
     python predict.py runs/cpu --count 1000        a run of yours
     python predict.py --data validation --horizon 20
-    python predict.py --data clips.npy             your own: (videos, frames, height, width)
+    python predict.py --data official          all of the official test file, as papers do
+    python predict.py --data clips.npy         your own: (videos, frames, height, width)
+    python predict.py runs/clips --data film.mp4   or a video, or a folder of them: clips.py
 
 After the context the model sees nothing but its own predictions; the real frames are used
 for scores alone. Written to the output folder:
@@ -11,35 +13,41 @@ for scores alone. Written to the output folder:
     predictions.npz   context, truth: as the data has them, uint8 in 0..255 or floats in
                       [0, 1]; prediction: float32 in [0, 1]; indices: which videos they are.
                       All but the last (videos, frames, height, width, channels).
-    scores.json       each score for each predicted frame, and the means; the same for
-                      copying the last frame of the context
+    scores.json       a list that each call adds an entry to, the newest last: what was
+                      forecast, when and by which command, each score for each predicted
+                      frame, and the means; the same for copying the last frame of the context
+
+Videos are forecast and written some at a time, so that memory does not grow with their
+number.
 
 Scores, per predicted frame and averaged over videos, as the literature computes them:
 
-    mse, mae          summed over the pixels of a frame, before clipping to [0, 1]
+    mse, mae          summed over the pixels of a frame (and the channels, in colour), before
+                      clipping to [0, 1]
     psnr              in dB, after clipping; at most 100, which a perfect frame gets
     ssim              after clipping; scikit-image's 7x7 window, data_range=1
     ssim_range2       the same with data_range=2: the figure that papers on Moving MNIST
                       report, since scikit-image assumed that range for floats
 """
 
+import contextlib
 import dataclasses
+import json
+import zipfile
 from pathlib import Path
 
 import command_line
 from command_line import InputError, written_whole
 
-import keras
 import numpy as np
 import tyro
 from skimage.metrics import structural_similarity
 
+import clips
 import data
-import model as models
 import train
 
 SHIPPED = data.ASSETS / "forecaster.keras"
-BATCH_SIZE = 50  # videos that are forecast together
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
 
 
@@ -50,37 +58,22 @@ class Request:
     model: tyro.conf.Positional[Path] = SHIPPED
     """A run folder or a .keras file; the shipped weights if it is left out."""
     data: str = "test"
-    """test, validation, official, or the path of a .npy or .npz file of videos."""
+    """test, validation (of the run's own clips, if it was trained on such), official, or the path
+    of a .npy or .npz file of videos, of a video file, or of a folder of video files or frames."""
     count: int | None = None
-    """How many videos; if it is left out 100 to score or 4 to animate, or all if they are fewer."""
+    """How many videos; if it is left out 100 to score or 4 to animate, or all if they are fewer,
+    and all to score on the official test file."""
     seed: int | None = None
     """Pick the videos at random by this seed; the first ones if it is left out."""
     context: int = 10
     """Real frames to start from."""
     horizon: int = 10
     """Frames to predict."""
+    size: int | None = None
+    """Height and width that a video file or a folder is resized and cropped to; the model's own
+    if it is left out."""
     out: Path = Path("outputs")
     """Folder to write to."""
-
-
-def forecast(model, context, horizon):
-    """Roll the model out over any number of videos, a batch at a time.
-
-    Args:
-        model: a `model.NextFrameModel`.
-        context: (videos, frames, height, width, channels), uint8 or float in [0, 1].
-        horizon: frames to predict.
-
-    Returns:
-        float32 array (videos, horizon, height, width, channels) in [0, 1].
-    """
-    predictions = np.empty((len(context), horizon, *context.shape[2:]), np.float32)
-    bar = keras.utils.Progbar(len(context), unit_name="video")
-    for start in range(0, len(context), BATCH_SIZE):
-        batch = data.to_float(context[start : start + BATCH_SIZE])
-        predictions[start : start + BATCH_SIZE] = models.rollout(model, batch, horizon)
-        bar.update(start + len(batch))
-    return predictions
 
 
 def score(truth, prediction):
@@ -94,59 +87,180 @@ def score(truth, prediction):
         A dict: for each name in SCORES a list over frames of the mean over videos, and
         "mean", a dict of the means over frames. See the top of this file for definitions.
     """
-    sums = {name: np.zeros(truth.shape[1]) for name in SCORES}
-    for real, predicted in zip(truth, prediction):
-        real, predicted = data.to_float(real), data.to_float(predicted)
-        difference = predicted.astype(np.float64) - real  # (frames, height, width, channels)
-        sums["mse"] += np.square(difference).sum(axis=(1, 2, 3))
-        sums["mae"] += np.abs(difference).sum(axis=(1, 2, 3))
-        predicted = np.clip(predicted, 0, 1)
-        per_pixel = np.square(predicted.astype(np.float64) - real).mean(axis=(1, 2, 3))
-        sums["psnr"] += -10 * np.log10(np.maximum(per_pixel, 1e-10))
-        for name, data_range in (("ssim", 1), ("ssim_range2", 2)):
-            sums[name] += [
-                structural_similarity(*frames, data_range=data_range, channel_axis=-1)
-                for frames in zip(real, predicted)
-            ]
-    scores = {name: (total / len(truth)).tolist() for name, total in sums.items()}
-    scores["mean"] = {name: float(np.mean(scores[name])) for name in SCORES}
+    return summary(np.mean([score_video(*videos) for videos in zip(truth, prediction)], axis=0))
+
+
+def score_video(real, predicted):
+    """Scores of one video's predicted frames: (names in SCORES, frames)."""
+    real, predicted = data.to_float(real), data.to_float(predicted)
+    difference = predicted.astype(np.float64) - real  # (frames, height, width, channels)
+    mse = np.square(difference).sum(axis=(1, 2, 3))
+    mae = np.abs(difference).sum(axis=(1, 2, 3))
+    predicted = np.clip(predicted, 0, 1)
+    per_pixel = np.square(predicted.astype(np.float64) - real).mean(axis=(1, 2, 3))
+    psnr = -10 * np.log10(np.maximum(per_pixel, 1e-10))
+    ssim, ssim_range2 = (
+        [
+            structural_similarity(*frames, data_range=data_range, channel_axis=-1)
+            for frames in zip(real, predicted)
+        ]
+        for data_range in (1, 2)
+    )
+    return np.array([mse, mae, psnr, ssim, ssim_range2])
+
+
+def summary(of_frames):
+    """What `score` returns, from the means over videos of what `score_video` returned."""
+    scores = dict(zip(SCORES, of_frames.tolist()))
+    scores["mean"] = dict(zip(SCORES, of_frames.mean(axis=1).tolist()))
     return scores
 
 
-def forecast_request(request, usual_count):
-    """Load what a request names, and forecast.
+def open_videos(request, model):
+    """The videos that a request names, of context + horizon frames or less.
+
+    Own clips are cut into windows that share no frame, with the channels of the model.
+
+    Returns:
+        Videos to be indexed, as from `data.open_videos`.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    frames = request.context + request.horizon
+    if clips.are_clips(request.data):
+        size = request.size or model.get_build_config()["input_shape"][-2]
+        model.check_frames((size, size, model.channels))
+        command_line.make_folder(request.out)
+        all_frames, spans = clips.open_clips(request.data, request.out, size, model.channels)
+        return clips.Windows(all_frames, clips.long_enough(spans, frames), frames, step=frames)
+    if request.size is not None:
+        raise InputError(f"--size is for video files and folders; {request.data} has its own size")
+    if request.data in ("test", "validation") and (request.model / "config.json").exists():
+        config = train.read_config(request.model)
+        if config.data != train.MOVING_MNIST:
+            if request.data == "test":
+                raise InputError(
+                    f"{request.model} was trained on {config.data}, which has no test set: "
+                    "try --data validation, or the path of other clips"
+                )
+            all_frames, spans = clips.open_clips(
+                config.data, request.model, config.size, config.channels
+            )
+            _, spans = clips.split_clips(spans, config.frames)
+            return clips.Windows(all_frames, clips.long_enough(spans, frames), frames, step=frames)
+    return data.open_videos(request.data, frames)
+
+
+def open_request(request, usual_count):
+    """Open what a request names, and check that it fits together.
 
     Args:
         request: a `Request`.
         usual_count: how many videos to take if the request does not say.
 
     Returns:
-        context, truth, prediction: (videos, frames, height, width, channels). The truth has
-            as many frames as the data has after the context, at most the horizon.
-        indices: which videos of the data they are.
+        model: a `model.NextFrameModel`.
+        videos: as from `open_videos`.
+        indices: which of them to forecast.
 
     Raises:
         InputError: the model or the data cannot be used, or do not fit each other.
     """
     if request.context < 1 or request.horizon < 1:
         raise InputError("--context and --horizon must be at least 1")
-    videos, indices = data.choose_videos(
-        request.data,
-        request.count,
-        request.seed,
-        request.context + request.horizon,
-        usual_count,
-    )
-    if videos.shape[1] < request.context:
+    if request.size is not None and request.size < 7:
+        raise InputError(f"--size {request.size}: must be at least 7, as SSIM's window is")
+    model = train.load_model(request.model)
+    videos = open_videos(request, model)
+    indices = data.choose_videos(len(videos), request.count, request.seed, usual_count)
+    shape = videos[indices[:1]].shape
+    if shape[1] < request.context:
         raise InputError(
-            f"{request.data}: videos of {videos.shape[1]} frames are shorter than "
+            f"{request.data}: videos of {shape[1]} frames are shorter than "
             f"--context {request.context}"
         )
-    model = train.load_model(request.model)
-    model.check_frames(videos.shape)
+    model.check_frames(shape)
     command_line.make_folder(request.out)
+    return model, videos, indices
+
+
+def forecast_request(request, usual_count):
+    """Forecast what a request names, all of it in memory.
+
+    Args:
+        request, usual_count: as for `open_request`, which see for errors.
+
+    Returns:
+        context, truth, prediction: (videos, frames, height, width, channels). The truth has
+            as many frames as the data has after the context, at most the horizon.
+        indices: which videos of the data they are.
+    """
+    model, videos, indices = open_request(request, usual_count)
+    parts = train.forecasts(model, videos, indices, request.context, request.horizon, verbose=1)
+    videos, prediction = (np.concatenate(part) for part in zip(*parts))
     context, truth = np.split(videos, [request.context], axis=1)
-    return context, truth, forecast(model, context, request.horizon), indices
+    return context, truth, prediction, indices
+
+
+@contextlib.contextmanager
+def npz_array(archive, name, shape, dtype):
+    """Within, write an array to a .npz archive part by part: yields write(part)."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda part: file.write(np.asarray(part, dtype).tobytes())
+
+
+def write_forecasts(path, model, videos, indices, context, horizon):
+    """Forecast videos into a .npz file, and score the forecasts.
+
+    Args:
+        path: the file to write, described at the top of this file.
+        model, videos, indices, context, horizon: as for `train.forecasts`.
+
+    Returns:
+        ours, copying: the means over videos of what `score_video` returns, for the forecasts
+            and for copying the last frame of the context; (names in SCORES, scored frames).
+    """
+    _, frames, *frame_shape = videos[indices[:1]].shape
+    count, dtype, scored = len(indices), videos[indices[:1]].dtype, frames - context
+    sums = np.zeros((2, len(SCORES), scored))
+    with (
+        written_whole(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        shape = (count, horizon, *frame_shape)
+        with npz_array(archive, "prediction", shape, np.float32) as write:
+            for some, predictions in train.forecasts(
+                model, videos, indices, context, horizon, verbose=1
+            ):
+                write(predictions)
+                for video, predicted in zip(some, predictions if scored else ()):
+                    real = video[context:]
+                    copies = np.repeat(video[context - 1 : context], scored, axis=0)
+                    sums += score_video(real, predicted[:scored]), score_video(real, copies)
+        for name, part in (("context", slice(context)), ("truth", slice(context, None))):
+            shape = (count, context if name == "context" else scored, *frame_shape)
+            with npz_array(archive, name, shape, dtype) as write:
+                for index in indices:
+                    write(videos[[index]][:, part])
+        with npz_array(archive, "indices", indices.shape, indices.dtype) as write:
+            write(indices)
+    return sums / count
+
+
+def read_scores(path):
+    """The entries of a scores.json, the oldest first; none if there is no such file.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        scores = json.loads(path.read_text()) if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be added to ({error}): move it away") from None
+    return scores if isinstance(scores, list) else [scores]  # there was once a single one
 
 
 def print_scores(scores, copy_last):
@@ -166,38 +280,37 @@ def print_scores(scores, copy_last):
 
 def main():
     request = command_line.parse(Request, description=__doc__.split("\n\n")[0])
-    context, truth, prediction, indices = forecast_request(request, usual_count=100)
+    here = train.environment()
+    scores_path = request.out / "scores.json"
+    earlier = read_scores(scores_path)
+    everything = request.data == "official"
+    model, videos, indices = open_request(request, data.EVALUATION_VIDEOS if everything else 100)
 
     path = request.out / "predictions.npz"
-    with written_whole(path) as temporary:
-        np.savez_compressed(
-            temporary, context=context, truth=truth, prediction=prediction, indices=indices
-        )
+    means = write_forecasts(path, model, videos, indices, request.context, request.horizon)
     print(f"predictions: {path}")
-    scored = truth.shape[1]
+    scored = means.shape[-1]
     if scored == 0:
-        (request.out / "scores.json").unlink(missing_ok=True)  # those of other predictions
         print(f"{request.data} ends with the context: there is nothing to score")
         return
     if scored < request.horizon:
         print(f"{request.data} has {scored} frames after the context: only these are scored")
 
-    scores = score(truth, prediction[:, :scored])
-    copy_last = score(truth, np.repeat(context[:, -1:], scored, axis=1))
+    scores, copy_last = map(summary, means)
     print_scores(scores, copy_last)
-    path = request.out / "scores.json"
-    report = {
+    entry = {
         "model": str(request.model),
         "data": request.data,
-        "count": len(context),
+        "count": len(indices),
         "seed": request.seed,
         "context": request.context,
         "horizon": request.horizon,
+        **{key: here[key] for key in ("started", "command", "commit", "backend", "keras")},
         **scores,
         "copy_last": copy_last,
     }
-    train.write_json(path, report)
-    print(f"scores: {path}")
+    train.write_json(scores_path, [*earlier, entry])
+    print(f"scores: {scores_path}")
 
 
 if __name__ == "__main__":

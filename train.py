@@ -1,9 +1,10 @@
-"""Train a next-frame model on Moving MNIST, on a GPU or on a laptop's CPU.
+"""Train a next-frame model on Moving MNIST or on your own clips, on a GPU or on a laptop's CPU.
 
     python train.py --preset tiny              a first look, in about a minute
     python train.py                            the shipped size, on two CPU cores
     python train.py --preset gpu               (KERAS_BACKEND=jax is faster there)
     python train.py --batch-size 8 --run runs/mine
+    python train.py --data clips --run runs/clips      your own: videos, or folders of frames
     python train.py --resume runs/mine         go on after an interruption
     python train.py --resume runs/mine --epochs 80     go on for longer than was planned
     python train.py --init assets/forecaster.keras     start from trained weights
@@ -25,6 +26,7 @@ A run leaves all that is needed to look at it, to repeat it and to go on with it
     before-cooldown.weights.h5   the same, from before the learning rates fell: a run that
                         is given more epochs goes on from here
     init.keras          the weights that it started from, with `--init`
+    clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
 """
 
 import argparse
@@ -51,8 +53,11 @@ import numpy as np
 import tyro
 from keras import ops
 
+import clips
 import data
 import model as models
+
+MOVING_MNIST = "moving-mnist"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +82,18 @@ class Config:
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """bfloat16 halves the memory and is faster on a GPU; on most CPUs it is slower."""
 
+    data: str = MOVING_MNIST
+    """moving-mnist, or the path of your own clips: a video file, a folder of video files or of
+    folders of numbered frames, or a .npy or .npz file. Every tenth clip is for validation."""
+    channels: tyro.conf.Fixed[int] = 1
+    """Of a frame: 1 grey, 3 colour. Follows from the data, or from the weights of `--init`."""
     digits_per_video: int = 2
-    """Digits in a video (2: Srivastava et al. 2015)."""
+    """Digits in a video of Moving MNIST (2: Srivastava et al. 2015)."""
     frames: int = 20
     """Frames of a training video (20: Srivastava et al. 2015)."""
     size: int = 64
-    """Height and width of a frame in pixels (64: Srivastava et al. 2015)."""
+    """Height and width of a frame in pixels (64: Srivastava et al. 2015). Own clips are resized
+    and cropped to it."""
     context: int = 10
     """Real frames that a forecast starts from (10: Srivastava et al. 2015)."""
 
@@ -93,7 +104,7 @@ class Config:
     epochs: int = 32
     """Epochs in all; the learning rates end at zero with the last one."""
     validation_videos: int = 200
-    """Validation videos to forecast after each epoch."""
+    """Validation videos to forecast after each epoch; of own clips all, if they are fewer."""
     sample_every: int = 4
     """Epochs between two pictures of forecasts."""
 
@@ -205,7 +216,7 @@ def build_model(config):
             config.history,
             precision=config.precision,
         )
-    model.build((None, None, config.size, config.size, 1))
+    model.build((None, None, config.size, config.size, config.channels))
     return model
 
 
@@ -277,9 +288,15 @@ LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossen
 
 
 class ClosedLoopVideos(data.MovingMNIST):
-    """Training pairs as `ClosedLoop` takes them."""
+    """Training pairs as `ClosedLoop` takes them.
 
-    def __init__(self, config, epoch=0):
+    Args:
+        config: a `Config`.
+        epoch: the epoch to start at.
+        windows: `clips.Windows` to draw videos from; None: Moving MNIST.
+    """
+
+    def __init__(self, config, epoch=0, windows=None):
         super().__init__(
             config.seed,
             config.batch_size,
@@ -290,6 +307,13 @@ class ClosedLoopVideos(data.MovingMNIST):
             config.size,
         )
         self.config = config
+        self.windows = windows
+
+    def draw(self, seed):
+        if self.windows is None:
+            return super().draw(seed)
+        rng = np.random.default_rng(seed)
+        return self.windows[rng.integers(len(self.windows), size=self.batch_size)]
 
     def __getitem__(self, index):
         """{"videos": x, "real": (batch, frames - 1) booleans}, {"frames": y, "motion": x and y}."""
@@ -400,6 +424,41 @@ def make_optimizer(config):
     )
 
 
+# Forecasting ------------------------------------------------------------------------------
+
+# What is forecast together: frames of so many pixels in all, and no more predicted values
+# than this. Both bound the memory, whatever the size and the number of frames.
+PIXELS_AT_ONCE = 50 * 64 * 64
+VALUES_AT_ONCE = 2**25
+
+
+def forecasts(model, videos, indices, context, horizon, verbose=0):
+    """Roll the model out over any number of videos, some at a time.
+
+    Args:
+        model: a `model.NextFrameModel`.
+        videos: an array (videos, frames, height, width, channels), uint8 or float in [0, 1],
+            or what `data.open_videos` returns.
+        indices: which of them to forecast.
+        context: frames of a video to start from.
+        horizon: frames to predict.
+        verbose: 1 shows a progress bar.
+
+    Yields:
+        some: the next few of the videos, as they are: context, and what frames follow it.
+        predictions: float32 array (some, horizon, height, width, channels) in [0, 1].
+    """
+    height, width, channels = videos[indices[:1]].shape[2:]
+    pixels = height * width
+    at_once = min(PIXELS_AT_ONCE // pixels, VALUES_AT_ONCE // (pixels * channels * horizon))
+    at_once = max(1, at_once)
+    bar = keras.utils.Progbar(len(indices), verbose=verbose, unit_name="video")
+    for start in range(0, len(indices), at_once):
+        some = videos[indices[start : start + at_once]]
+        yield some, models.rollout(model, data.to_float(some[:, :context]), horizon)
+        bar.update(start + len(some))
+
+
 # The run folder ---------------------------------------------------------------------------
 
 CHECKPOINT = "checkpoint.weights.h5"
@@ -413,7 +472,7 @@ class RunFolder(keras.callbacks.Callback):
     the one in training is never touched, so a run does not depend on when it is scored.
     """
 
-    def __init__(self, folder, config, model, rows, asked_to_stop):
+    def __init__(self, folder, config, model, rows, asked_to_stop, videos):
         super().__init__()
         self.folder = folder
         self.config = config
@@ -422,17 +481,12 @@ class RunFolder(keras.callbacks.Callback):
         self.rows = rows  # of log.csv, one for each epoch so far
         self.asked_to_stop = asked_to_stop
         self.started = time.monotonic()
-        videos = data.to_float(
-            data.evaluation_videos(
-                "validation",
-                np.arange(config.validation_videos),
-                config.digits_per_video,
-                config.frames,
-                config.size,
-            )
-        )
-        self.contexts = videos[:, : config.context]
-        self.truths = videos[:, config.context :]  # (videos, horizon, size, size, 1)
+        self.videos = videos  # for validation; see `forecasts`
+        count = min(config.validation_videos, len(videos))
+        if isinstance(videos, clips.Windows):
+            self.indices = np.linspace(0, len(videos) - 1, count).astype(int)  # of all clips
+        else:
+            self.indices = np.arange(count)
 
     def on_train_batch_end(self, batch, logs):
         if self.asked_to_stop():
@@ -445,8 +499,7 @@ class RunFolder(keras.callbacks.Callback):
                 "weights before it. Try a lower --learning-rate or --adam-learning-rate"
             )
         self.copy_averaged_weights()
-        forecasts = self.forecast()
-        error = np.square(forecasts - self.truths).sum(axis=(2, 3, 4)).mean(axis=0)  # (horizon,)
+        error, samples = self.forecast()
         best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
         steps = (epoch + 1) * self.config.steps_per_epoch
         rate = learning_rate(self.config)
@@ -468,7 +521,7 @@ class RunFolder(keras.callbacks.Callback):
         self.started = time.monotonic()
         self.save(best)
         if (epoch + 1) % self.config.sample_every == 0 or epoch + 1 == self.config.epochs:
-            self.draw_samples(forecasts, self.folder / "samples" / f"epoch-{epoch + 1:04d}.png")
+            self.draw_samples(samples, self.folder / "samples" / f"epoch-{epoch + 1:04d}.png")
 
     def copy_averaged_weights(self):
         self.averaged.set_weights(self.trained.get_weights())
@@ -480,10 +533,21 @@ class RunFolder(keras.callbacks.Callback):
                 variable.assign(ops.convert_to_numpy(average))
 
     def forecast(self):
-        """Roll out over all validation videos, 50 at a time: (videos, horizon, size, size, 1)."""
-        horizon = self.truths.shape[1]
-        batches = [self.contexts[n : n + 50] for n in range(0, len(self.contexts), 50)]
-        return np.concatenate([models.rollout(self.averaged, b, horizon) for b in batches])
+        """Forecast the validation videos.
+
+        Returns:
+            error: squared error of each predicted frame, (horizon,).
+            samples: the first three videos, each with its forecast.
+        """
+        context, horizon = self.config.context, self.config.frames - self.config.context
+        error, samples = np.zeros(horizon), []
+        for some, predictions in forecasts(
+            self.averaged, self.videos, self.indices, context, horizon
+        ):
+            difference = predictions - data.to_float(some[:, context:])
+            error += np.square(difference).sum(axis=(0, 2, 3, 4))
+            samples += list(zip(some, predictions))[: 3 - len(samples)]
+        return error / len(self.indices), samples
 
     def save(self, best):
         with written_whole(self.folder / "last.keras") as path:
@@ -520,8 +584,14 @@ class RunFolder(keras.callbacks.Callback):
         axes.legend()
         figure.savefig(path, dpi=120)
 
-    def draw_samples(self, forecasts, path):
-        strip = data.forecast_strip(self.contexts[:3], self.truths[:3], forecasts[:3])
+    def draw_samples(self, samples, path):
+        videos, predictions = zip(*samples)
+        context = self.config.context
+        strip = data.forecast_strip(
+            [video[:context] for video in videos],
+            [video[context:] for video in videos],
+            predictions,
+        )
         with written_whole(path) as temporary:
             strip.save(temporary)
 
@@ -615,7 +685,7 @@ def check(config):
             raise InputError(f"{option(field.name)} cannot be {value!r}")
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
-    positive += " learning_rate adam_learning_rate"
+    positive += " learning_rate adam_learning_rate size"
     not_negative = (
         "motion_radius history motion_loss sampling_epochs warmup_steps seed weight_decay clip_norm"
     )
@@ -640,8 +710,10 @@ def check(config):
     layers_are_counts = all(type(count) is int and count >= 0 for count in config.layers)
     if len(config.layers) != 3 or not layers_are_counts or sum(config.layers) == 0:
         raise InputError(f"--layers {config.layers} must be three counts, one of them above 0")
-    if config.size < data.DIGIT_SIZE:
+    if config.data == MOVING_MNIST and config.size < data.DIGIT_SIZE:
         raise InputError(f"--size {config.size} must be at least {data.DIGIT_SIZE}: a digit's size")
+    if config.channels not in ((1,) if config.data == MOVING_MNIST else (1, 3)):
+        raise InputError(f"--channels cannot be {config.channels} for --data {config.data}")
 
 
 def option(field):
@@ -667,10 +739,23 @@ def train(config, folder, resume=False):
             f"{folder} holds a run already: go on with it by --resume {folder}, "
             "delete it, or choose another folder by --run"
         )
-    keras.utils.set_random_seed(config.seed)
     here = environment()
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
+    if config.data == MOVING_MNIST:
+        shape = (config.digits_per_video, config.frames, config.size)
+        training, validation = None, data.EvaluationVideos("validation", *shape)
+    else:
+        build_model(config)  # it refuses a wrong size before the clips are converted to it
+        command_line.make_folder(folder)
+        given = config.channels if resume or config.init else None
+        frames, spans = clips.open_clips(config.data, folder, config.size, given)
+        training, validation = clips.split_clips(spans, config.frames)
+        print(f"{len(training)} clips to train on, {len(validation)} to validate on")
+        training = clips.Windows(frames, training, config.frames, step=1)
+        validation = clips.Windows(frames, validation, config.frames, step=config.frames)
+        config = dataclasses.replace(config, channels=frames.shape[-1])
 
+    keras.utils.set_random_seed(config.seed)
     model = build_model(config)
     if config.init and not resume:
         model.set_weights(load_model(config.init).get_weights())
@@ -695,12 +780,12 @@ def train(config, folder, resume=False):
 
     print(
         f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
-        f"{config.steps_per_epoch} batches of {config.batch_size} new videos, into {folder}"
+        f"{config.steps_per_epoch} batches of {config.batch_size} videos, into {folder}"
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
-    videos = ClosedLoopVideos(config, epoch)
+    videos = ClosedLoopVideos(config, epoch, training)
     with command_line.polite_ctrl_c() as asked_to_stop:
-        run_folder = RunFolder(folder, config, model, rows, asked_to_stop)
+        run_folder = RunFolder(folder, config, model, rows, asked_to_stop, validation)
         closed_loop.fit(
             videos,
             shuffle=False,  # all videos are random, and a run that goes on needs their order
@@ -781,15 +866,17 @@ def change_the_end(closed_loop, folder, config, epoch):
 
 
 def architecture_of(path):
-    """The fields of a config that shape the model in a file.
+    """The fields of a config that shape the model in a file, its channels among them.
 
     Raises:
         InputError: there is no such model.
     """
     model = load_model(path)
     if isinstance(model, models.KerasExample):
-        return {"model": "keras-example", "filters": model.filters}
-    return {"model": "forecaster", **model.architecture}
+        shape = {"model": "keras-example", "filters": model.filters}
+    else:
+        shape = {"model": "forecaster", **model.architecture}
+    return {**shape, "channels": model.channels}
 
 
 def main():
@@ -812,7 +899,7 @@ def main():
         run: Path | None = None,
         resume: Path | None = None,
     ):
-        """Train a next-frame model on Moving MNIST.
+        """Train a next-frame model on Moving MNIST, or on your own clips.
 
         Args:
             config: The preset's hyperparameters; any of them can be set.

@@ -240,27 +240,34 @@ def test_bad_files_are_refused_in_one_line(tmp_path, name):
     assert "Traceback" not in str(error.value)
 
 
-def test_choose_videos(tmp_path):
-    first, indices = data.choose_videos("test", 3)
-    np.testing.assert_array_equal(indices, [0, 1, 2])
-    assert first.shape == (3, 20, 64, 64, 1)
-    picked, indices = data.choose_videos("test", 3, seed=1)
-    np.testing.assert_array_equal(picked, data.evaluation_videos("test", indices))
-    np.testing.assert_array_equal(data.choose_videos("test", 3, seed=1)[1], indices)
-    assert set(data.choose_videos("test", 3, seed=2)[1]) != set(indices)
-
-    np.save(tmp_path / "own.npy", first)
-    own, _ = data.choose_videos(tmp_path / "own.npy", frames=12)
-    np.testing.assert_array_equal(own, first[:, :12])
+def test_choose_videos():
+    np.testing.assert_array_equal(data.choose_videos(10_000, 3), [0, 1, 2])
+    np.testing.assert_array_equal(data.choose_videos(3), [0, 1, 2])
+    picked = data.choose_videos(10_000, 3, seed=1)
+    np.testing.assert_array_equal(data.choose_videos(10_000, 3, seed=1), picked)
+    assert set(data.choose_videos(10_000, 3, seed=2)) != set(picked)
     with pytest.raises(InputError, match="3 videos"):
-        data.choose_videos(tmp_path / "own.npy", 4)
+        data.choose_videos(3, 4)
+
+
+def test_open_videos_reads_no_more_than_is_asked_for(tmp_path):
+    first = data.evaluation_videos("test", np.arange(3))
+    videos = data.open_videos("test", frames=12)
+    assert len(videos) == 10_000
+    np.testing.assert_array_equal(videos[np.array([2, 0])], first[[2, 0], :12])
+    np.save(tmp_path / "own.npy", first)
+    videos = data.open_videos(tmp_path / "own.npy", frames=12)
+    assert isinstance(videos, np.memmap) and len(videos) == 3
+    np.testing.assert_array_equal(videos[np.array([2, 0])], first[[2, 0], :12])
 
 
 # The download
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, in the ways that servers do."""
+    """Serves `content`, in the ways that servers do; `asked` notes from which byte on."""
+
+    asked = []
 
     content = b""
     fault = ""
@@ -269,18 +276,24 @@ class Server(http.server.BaseHTTPRequestHandler):
         start = 0
         if self.fault == "missing":
             return self.send_error(404)
+        if self.fault == "silent":
+            return self.close_connection
         if "Range" in self.headers and self.fault != "no ranges":
             start = int(self.headers["Range"][len("bytes=") : -1])
             self.send_response(206)
         else:
             self.send_response(200)
-        content = b"<html>" if self.fault == "page" else self.content[start:]
-        self.send_header("Content-Length", str(len(content)))
+        self.asked.append(start)
+        content = self.content[start:]
+        if "page" in self.fault:
+            content = b"<html>" + bytes(len(content) - 6 if "padded" in self.fault else 0)
+        if "unmeasured" not in self.fault:
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.fault == "cut":
+        if "cut" in self.fault:
             content = content[: len(content) // 2]
         if self.fault == "wrong":
-            content = bytes(len(content))
+            content = content[:-1] + b"?"
         self.wfile.write(content)
 
     def log_message(self, *_):
@@ -289,21 +302,24 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def download(tmp_path, monkeypatch):
-    """Call as download(fault): fetches an `official` file of 100 kB from this machine."""
-    content = np.random.default_rng(0).bytes(100_000)
+    """Call as download(fault): fetches a small file in the official layout from this machine."""
+    videos = data.evaluation_videos("test", [3, 4, 5])[..., 0]
+    content = saved(np.swapaxes(videos, 0, 1), tmp_path / "content.npy")
+    (tmp_path / "content.npy").unlink()
     monkeypatch.setattr(Server, "content", content)
+    monkeypatch.setattr(Server, "asked", [])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def fetch(fault=""):
         monkeypatch.setattr(Server, "fault", fault)
         data.download_official(
-            tmp_path / "official.npy",
+            tmp_path / data.OFFICIAL_NAME,
             f"http://127.0.0.1:{server.server_port}/",
             len(content),
             hashlib.sha256(content).hexdigest(),
         )
-        assert (tmp_path / "official.npy").read_bytes() == content
+        assert (tmp_path / data.OFFICIAL_NAME).read_bytes() == content
 
     yield fetch
     server.shutdown()
@@ -312,23 +328,29 @@ def download(tmp_path, monkeypatch):
 
 def test_download(download, tmp_path):
     download()
-    assert [path.name for path in tmp_path.iterdir()] == ["official.npy"]
+    assert [path.name for path in tmp_path.iterdir()] == [data.OFFICIAL_NAME]
     download("missing")  # not even asked: the file is there
+    videos = data.open_videos(tmp_path / data.OFFICIAL_NAME)
+    np.testing.assert_array_equal(videos[[0, 2]], data.evaluation_videos("test", [3, 5]))
 
 
+@pytest.mark.parametrize("cut", ["cut", "unmeasured cut"])
 @pytest.mark.parametrize("then", ["", "no ranges"])
-def test_download_goes_on_where_it_broke(download, tmp_path, then):
-    with pytest.raises(Failure, match="50,000 of 100,000 bytes"):
-        download("cut")
-    assert not (tmp_path / "official.npy").exists()
+def test_download_goes_on_where_it_broke(download, tmp_path, cut, then):
+    with pytest.raises(Failure, match="122,944 of 245,888 bytes: run this again"):
+        download(cut)
+    assert not (tmp_path / data.OFFICIAL_NAME).exists()
     download(then)
+    assert Server.asked == [0, 0 if then else 122_944]
 
 
-@pytest.mark.parametrize("fault", ["wrong", "page", "missing"])
+@pytest.mark.parametrize(
+    "fault", ["wrong", "page", "unmeasured page", "padded page", "missing", "silent"]
+)
 def test_wrong_downloads_are_refused_and_can_be_repeated(download, tmp_path, fault):
     with pytest.raises(Failure):
         download(fault)
-    assert not (tmp_path / "official.npy").exists()
+    assert not (tmp_path / data.OFFICIAL_NAME).exists()
     download()
 
 

@@ -9,6 +9,7 @@ from skimage.metrics import structural_similarity
 import data
 import model as models
 import predict
+import train
 
 
 def test_script_scores_forecasts_on_own_predictions(script, tiny_run, tmp_path):
@@ -26,7 +27,7 @@ def test_script_scores_forecasts_on_own_predictions(script, tiny_run, tmp_path):
     expected = models.rollout(model, data.to_float(videos[:, :10]), 4)
     np.testing.assert_allclose(prediction, expected, atol=1e-6)
 
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert scores["model"] == str(tiny_run) and scores["data"] == "test"
     assert [scores[key] for key in ("count", "context", "horizon")] == [3, 10, 4]
     difference = prediction - data.to_float(arrays["truth"])
@@ -75,7 +76,7 @@ def test_a_perfect_forecast():
 def test_the_shipped_weights_forecast_far_better_than_copying(script, tmp_path):
     status, _, _ = script(predict, "--count", 50, "--out", tmp_path)
     assert status == 0
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert scores["mean"]["mse"] < 100
     assert scores["copy_last"]["mean"]["mse"] > 250
     assert scores["mean"]["ssim"] > scores["copy_last"]["mean"]["ssim"]
@@ -92,7 +93,6 @@ def test_the_future_is_not_looked_at(script, tiny_run, tmp_path):
 
 
 def test_own_clips_without_truth_are_forecast_and_not_scored(script, tiny_run, tmp_path):
-    (tmp_path / "scores.json").write_text("those of other predictions")
     clips = data.evaluation_videos("validation", [0, 1])[:, :10, ..., 0] / 255
     np.save(tmp_path / "clips.npy", clips)
     arguments = [tiny_run, "--data", tmp_path / "clips.npy", "--horizon", 3, "--out", tmp_path]
@@ -103,8 +103,23 @@ def test_own_clips_without_truth_are_forecast_and_not_scored(script, tiny_run, t
     # Two frames less of context leave two to score.
     status, output, _ = script(predict, *arguments, "--context", 8)
     assert status == 0 and "only these are scored" in output
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert len(scores["mse"]) == 2 and scores["horizon"] == 3
+
+
+def test_scores_are_added_to_those_that_were_there(script, refused, tiny_run, tmp_path):
+    path = tmp_path / "scores.json"
+    for horizon in (1, 2):
+        script(predict, tiny_run, "--count", 1, "--horizon", horizon, "--out", tmp_path)
+    entries = json.loads(path.read_text())
+    assert [entry["horizon"] for entry in entries] == [1, 2]
+    assert "--horizon 2" in entries[1]["command"] and entries[0]["started"] and entries[0]["commit"]
+    path.write_text(json.dumps(entries[0]))  # a single entry, as there was in earlier files
+    script(predict, tiny_run, "--count", 1, "--horizon", 3, "--out", tmp_path)
+    assert [entry["horizon"] for entry in json.loads(path.read_text())] == [1, 3]
+    path.write_text("[cut")
+    assert "scores.json" in refused(predict, tiny_run, "--count", 1, "--out", tmp_path)
+    assert path.read_text() == "[cut"
 
 
 def test_seed_picks_other_videos(script, tiny_run, tmp_path):
@@ -182,16 +197,51 @@ def test_the_official_file_is_read_frames_first(script, tiny_run, tmp_path, monk
     np.testing.assert_array_equal(np.load(tmp_path / "predictions.npz")["truth"], videos[:2, 10:12])
 
 
+def test_the_official_file_is_scored_to_its_end(script, tiny_run, tmp_path, monkeypatch):
+    path = tmp_path / "mnist_test_seq.npy"
+    videos = data.evaluation_videos("test", np.arange(103), frames=11)
+    np.save(path, np.swapaxes(videos[..., 0], 0, 1))
+    monkeypatch.setattr(data, "OFFICIAL_PATH", path)
+    arguments = [tiny_run, "--data", "official", "--horizon", 1, "--out", tmp_path]
+    status, output, _ = script(predict, *arguments)
+    assert status == 0 and "103/103" in output
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["count"] == 103
+    arrays = np.load(tmp_path / "predictions.npz")
+    np.testing.assert_array_equal(arrays["truth"], videos[:, 10:])
+    whole = predict.score(arrays["truth"], arrays["prediction"])
+    for name in predict.SCORES:  # as if all had been scored at once
+        assert scores["mean"][name] == pytest.approx(whole["mean"][name])
+
+
+@pytest.mark.parametrize(
+    "size, horizon, at_once",
+    [(64, 10, [50, 50, 3]), (256, 2, [3] * 34 + [1]), (64, 2000, [4] * 26)],
+)
+def test_memory_does_not_grow_with_videos_size_or_horizon(monkeypatch, size, horizon, at_once):
+    """Long and large forecasts go fewer at a time; here with a model that does nothing."""
+    asked = []
+
+    def rollout(model, context, horizon):
+        asked.append(len(context))
+        return np.broadcast_to(np.float32(0), (len(context), horizon, *context.shape[2:]))
+
+    monkeypatch.setattr(models, "rollout", rollout)
+    videos = np.broadcast_to(np.uint8(0), (200, 3, size, size, 1))
+    blocks = list(train.forecasts(None, videos, np.arange(103), 2, horizon))
+    assert asked[: len(at_once) - 1] == at_once[:-1] and sum(asked) == 103
+    assert [len(some) for some, _ in blocks] == asked
+
+
 def test_a_full_disk_leaves_the_old_files(script, tiny_run, tmp_path, monkeypatch):
     arguments = [tiny_run, "--count", 1, "--horizon", 1, "--out", tmp_path]
     script(predict, *arguments)
     before = (tmp_path / "predictions.npz").read_bytes()
 
-    def write_half(path, **_):
-        path.write_bytes(b"half")
+    def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", write_half)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", no_space)
     status, _, errors = script(predict, *arguments)
     assert status == 1 and "No space left" in errors and len(errors.splitlines()) == 1
     assert (tmp_path / "predictions.npz").read_bytes() == before

@@ -22,6 +22,7 @@ SMALL = {
     "--validation-videos 1 --batch-size 1 --sample-every 1",
     "predict.py": "--count 1 --horizon 2",
     "animate.py": "--count 1 --horizon 2",
+    "make_clips.py": "--count 2 --frames 12",
 }
 
 
@@ -40,7 +41,8 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
-    (folder / "assets").symlink_to(ROOT / "assets")
+    for name in ("assets", "examples"):
+        (folder / name).symlink_to(ROOT / name)
     videos = data.evaluation_videos("test", [0, 1])[..., 0]
     np.save(folder / "clips.npy", videos)
     (folder / "downloads").mkdir()
