@@ -394,7 +394,7 @@ strip(
     {
         "con reales": teacher_forced[0],
         "error": animate.error_map(truths[0], teacher_forced[0]),
-        "predicción": rolled_out[0],
+        "predicho": rolled_out[0],
         "su error": animate.error_map(truths[0], rolled_out[0]),
     },
 )
