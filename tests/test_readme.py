@@ -1,5 +1,6 @@
 """Every command of the README works as it is written; here at the smallest size."""
 
+import importlib
 import os
 import re
 import shutil
@@ -31,15 +32,16 @@ def commands():
     found = re.findall(r"^```sh\n(.*?)^```|`((?:\w+=\w+ )?python [^`]+)`", README, re.M | re.S)
     lines = [line for block, inline in found for line in (block or inline).splitlines()]
     lines = [re.sub(r"^pip install .* && ", "", line) for line in lines]
-    # Not the tests themselves, nor what needs a network, nor what measures for minutes.
-    return [line for line in lines if not re.search("pytest|--official|benchmarks/", line)]
+    # Not the tests themselves, nor what needs a network, nor what runs for minutes.
+    skipped = "pytest|--official|benchmarks/|notebooks/"
+    return [line for line in lines if not re.search(skipped, line)]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """A copy of the scripts to run them in, and in it what a reader would have made."""
     folder = tmp_path_factory.mktemp("checkout")
-    for path in ROOT.glob("*.py"):
+    for path in [*ROOT.glob("*.py"), ROOT / "page.html"]:
         shutil.copy(path, folder)
     for name in ("assets", "examples"):
         (folder / name).symlink_to(ROOT / name)
@@ -73,8 +75,17 @@ def test_commands(checkout):
 def test_every_file_that_is_named_is_there():
     for name in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"`([\w-]+\.(?:py|txt))`", README):
+    for name in re.findall(r"`([\w-]+\.(?:py|txt|html))`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_what_to_change_is_where_it_says():
+    table = README.split("| To change |")[1].split("\n\n")[0]
+    places = re.findall(r"((?:`\w+`(?:, | and )?)+) in `(\w+)\.py`", table)
+    assert len(places) >= 6
+    for names, file in places:
+        for name in re.findall(r"`(\w+)`", names):
+            assert hasattr(importlib.import_module(file), name), f"{name} in {file}.py"
 
 
 def test_ci_finds_its_command():
