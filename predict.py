@@ -128,8 +128,9 @@ def forecast_request(request, usual_count):
     Raises:
         InputError: the model or the data cannot be used, or do not fit each other.
     """
-    if request.context < 1 or request.horizon < 1:
-        raise InputError("--context and --horizon must be at least 1")
+    for name, frames in (("--context", request.context), ("--horizon", request.horizon)):
+        if not 1 <= frames <= 100_000:
+            raise InputError(f"{name} {frames}: must be a number of frames, 1 to 100,000")
     videos, indices = data.choose_videos(
         request.data,
         request.count,

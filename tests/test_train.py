@@ -43,7 +43,8 @@ def options(config):
     """The command line that gives the `tiny` preset the fields of a config."""
     for field, value in dataclasses.asdict(config).items():
         if value != getattr(train.PRESETS["tiny"], field):
-            yield from (train.option(field), str(value))
+            values = value if isinstance(value, tuple) else (value,)
+            yield from (train.option(field), *map(str, values))
 
 
 def test_training_learns_to_forecast(tiny_run):
@@ -60,7 +61,7 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(tiny_run):
     names = {path.name for path in tiny_run.iterdir()}
     assert names == {
         "config.json", "environment.json", "log.csv", "curve.png", "samples",
-        "best.keras", "last.keras", "checkpoint.weights.h5", "before-cooldown.weights.h5",
+        "best.keras", "last.keras", "checkpoint.keras", "before-cooldown.keras",
     }  # fmt: skip
     config = train.read_config(tiny_run)
     assert config == dataclasses.replace(train.PRESETS["tiny"], steps_per_epoch=40, epochs=3)
@@ -402,8 +403,8 @@ def test_resuming_needs_a_run_and_takes_no_other_options(refused, tiny_run, tmp_
     train.write_json(tmp_path / "config.json", {"layers": [1, 2, 1], "loss": "mse"})
     assert "--loss" in refused(train, "--resume", tmp_path)
     train.write_json(tmp_path / "config.json", dataclasses.asdict(SMALLEST))
-    assert "checkpoint.weights.h5" in refused(train, "--resume", tmp_path)
-    (tmp_path / "checkpoint.weights.h5").write_bytes(b"not weights")
+    assert "checkpoint.keras" in refused(train, "--resume", tmp_path)
+    (tmp_path / "checkpoint.keras").write_bytes(b"not weights")
     assert "cannot be loaded" in refused(train, "--resume", tmp_path)
 
 
@@ -424,7 +425,7 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(script, uninterrupted,
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
     status, output, _ = script(train, "--resume", folder)
     assert status == 0 and "best validation MSE" in output
-    for name in ("log.csv", "best.keras", "last.keras", "checkpoint.weights.h5"):
+    for name in ("log.csv", "best.keras", "last.keras", "checkpoint.keras"):
         assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
