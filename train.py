@@ -846,8 +846,12 @@ def main():
         raise InputError(f"no preset {preset_name!r}: choose one of {', '.join(PRESETS)}")
     source = chosen.resume or chosen.config
     defaults = read_config(source) if source else PRESETS[preset_name]
-    init = chosen.init or ("" if chosen.resume else defaults.init)
-    architecture = architecture_of(init) if init else {}
+    init = "" if chosen.resume else chosen.init or defaults.init
+    if init and not chosen.init:  # the config's, of which the run has kept a copy
+        folder = source if source.is_dir() else source.parent
+        if (folder / "init.keras").exists():
+            init = str(folder / "init.keras")
+    architecture = {**architecture_of(init), "init": init} if init else {}
     defaults = dataclasses.replace(defaults, **architecture)
 
     def arguments(
