@@ -425,8 +425,8 @@ class RunFolder(keras.callbacks.Callback):
     def check_number(self, loss):
         if not np.isfinite(loss):
             raise Failure(
-                f"the loss is no longer a number in epoch {len(self.rows) + 1}; {self.folder} keeps "
-                "the weights before it. Try a lower --learning-rate or --adam-learning-rate"
+                f"the loss is no longer a number in epoch {len(self.rows) + 1}; {self.folder} "
+                "keeps the weights before it. Try a lower --learning-rate or --adam-learning-rate"
             )
 
     def copy_averaged_weights(self):

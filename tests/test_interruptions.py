@@ -74,6 +74,7 @@ def quick_run(tmp_path_factory):
         shutil.copytree(folder, copy)
         half_written = copy / Path(source).relative_to(folder)
         os.truncate(half_written, half_written.stat().st_size // 2)
+        half_written.rename(half_written.with_name(f".unfinished-1-{Path(target).name}"))
         copies.append(copy)
         rename(source, target)
 
