@@ -7,6 +7,7 @@ backend reads its environment variables once, while it is imported.
 import contextlib
 import io
 import itertools
+import operator
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import filelock
 import tyro
 
 # TensorFlow's start-up notes bury our own first lines. Set this to 0 to read them.
@@ -50,6 +52,9 @@ except (ImportError, ValueError) as error:
     )
 
 
+UNFINISHED = ".unfinished-"  # how the names of files begin that are being written
+
+
 class InputError(ValueError):
     """Something that the user gave us cannot be used; the message says what to do."""
 
@@ -79,8 +84,9 @@ def run(main):
     except (Failure, OSError) as error:
         end(error, 1)
     except Exception as error:
-        # The backends have each their own error for this, and say it in the same words.
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in repr(error):
+        # JAX, TensorFlow, and NumPy when it makes videos, each have their own name for this.
+        names = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "MemoryError")
+        if not any(name in f"{type(error)} {error}" for name in names):
             raise
         end("out of memory: a smaller --batch-size or smaller frames may fit", 1)
 
@@ -98,9 +104,11 @@ def parse(arguments, **options):
     except SystemExit as exit:
         if not exit.code:  # --help
             raise
-        # A box: its title, a message, a line across, and hints.
+        # A box: its title, a message, a line across, and hints. A terminal that cannot draw it
+        # gets lines of minus signs, one of them below the title.
         lines = [line.strip("╭╮╰╯│─ ") for line in errors.getvalue().splitlines()]
-        message = " ".join(itertools.takewhile(bool, lines[1:]))
+        lines = [line if line.strip("-") else "" for line in lines]
+        message = " ".join(itertools.takewhile(bool, itertools.dropwhile(operator.not_, lines[1:])))
         raise InputError(f"{message.rstrip('.')}; see --help") from None
 
 
@@ -143,6 +151,26 @@ def polite_ctrl_c():
 
 
 @contextlib.contextmanager
+def alone_in(folder):
+    """Keep other processes out of a folder, and remove what killed ones left unfinished in it.
+
+    The operating system drops the lock when a process ends, in whatever way it ends.
+
+    Raises:
+        InputError: another process is in there.
+    """
+    try:
+        with filelock.FileLock(Path(folder) / ".lock", timeout=0):
+            for leftover in Path(folder).rglob(f"{UNFINISHED}*"):
+                leftover.unlink()
+            yield
+    except filelock.Timeout:
+        raise InputError(
+            f"another process is training in {folder}: let it end, or name another folder by --run"
+        ) from None
+
+
+@contextlib.contextmanager
 def written_whole(path):
     """Yield a temporary path beside `path`; rename it to `path` once all went well.
 
@@ -151,9 +179,11 @@ def written_whole(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     try:
         yield temporary
+        with open(temporary, "rb+") as file:  # on the disk first, for the power may fail
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -167,8 +167,9 @@ def open_request(request, usual_count):
     Raises:
         InputError: the model or the data cannot be used, or do not fit each other.
     """
-    if request.context < 1 or request.horizon < 1:
-        raise InputError("--context and --horizon must be at least 1")
+    for name, frames in (("--context", request.context), ("--horizon", request.horizon)):
+        if not 1 <= frames <= 100_000:
+            raise InputError(f"{name} {frames}: must be a number of frames, 1 to 100,000")
     if request.size is not None and request.size < 7:
         raise InputError(f"--size {request.size}: must be at least 7, as SSIM's window is")
     model = train.load_model(request.model)

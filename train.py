@@ -8,6 +8,7 @@
     python train.py --resume runs/mine         go on after an interruption
     python train.py --resume runs/mine --epochs 80     go on for longer than was planned
     python train.py --init assets/forecaster.keras     start from trained weights
+    python train.py --config runs/mine/config.json --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own
 predictions, as it must when it forecasts. Early in training most of its inputs beyond the
@@ -22,16 +23,18 @@ A run leaves all that is needed to look at it, to repeat it and to go on with it
     samples/            forecasts of validation videos
     best.keras          the averaged weights with the lowest validation error
     last.keras          the averaged weights of the last epoch
-    checkpoint.weights.h5   everything that `--resume` needs
-    before-cooldown.weights.h5   the same, from before the learning rates fell: a run that
+    checkpoint.keras    everything that `--resume` needs
+    before-cooldown.keras   the same, from before the learning rates fell: a run that
                         is given more epochs goes on from here
     init.keras          the weights that it started from, with `--init`
     clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
+    tensorboard/, wandb/    what `--log` reports
 """
 
 import argparse
 import csv
 import dataclasses
+import importlib.util
 import json
 import os
 import platform
@@ -41,6 +44,7 @@ import subprocess
 import sys
 import time
 import typing
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +55,7 @@ import keras
 import matplotlib.figure
 import numpy as np
 import tyro
+from PIL import Image
 from keras import ops
 
 import clips
@@ -240,6 +245,9 @@ class ClosedLoop(keras.Model):
             weights["motion"] = config.motion_loss
         self.compile(make_optimizer(config), losses, weights, jit_compile=models.use_xla())
         self.optimizer.build(self.trainable_variables)
+
+    def get_config(self):
+        return {}  # only the weights of what is saved are ever loaded again
 
     def call(self, inputs, training=False):
         frames, states = self.model.read(inputs["videos"], inputs["real"], training)
@@ -461,8 +469,13 @@ def forecasts(model, videos, indices, context, horizon, verbose=0):
 
 # The run folder ---------------------------------------------------------------------------
 
-CHECKPOINT = "checkpoint.weights.h5"
-BEFORE_COOLDOWN = "before-cooldown.weights.h5"
+CHECKPOINT = "checkpoint.keras"
+BEFORE_COOLDOWN = "before-cooldown.keras"
+
+
+def sample_path(folder, epoch):
+    """Where the forecasts after an epoch, counted from 0, are drawn."""
+    return folder / "samples" / f"epoch-{epoch + 1:04d}.png"
 
 
 class RunFolder(keras.callbacks.Callback):
@@ -491,15 +504,12 @@ class RunFolder(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs):
         if self.asked_to_stop():
             raise KeyboardInterrupt
+        self.check_number(logs["loss"])
 
     def on_epoch_end(self, epoch, logs):
-        if not np.isfinite(logs["loss"]):
-            raise Failure(
-                f"the loss is no longer a number in epoch {epoch + 1}; {self.folder} keeps the "
-                "weights before it. Try a lower --learning-rate or --adam-learning-rate"
-            )
         self.copy_averaged_weights()
         error, samples = self.forecast()
+        self.check_number(error.mean())  # the last step may have spoilt the weights
         best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
         steps = (epoch + 1) * self.config.steps_per_epoch
         rate = learning_rate(self.config)
@@ -519,9 +529,16 @@ class RunFolder(keras.callbacks.Callback):
             }
         )
         self.started = time.monotonic()
-        self.save(best)
         if (epoch + 1) % self.config.sample_every == 0 or epoch + 1 == self.config.epochs:
-            self.draw_samples(samples, self.folder / "samples" / f"epoch-{epoch + 1:04d}.png")
+            self.draw_samples(samples, sample_path(self.folder, epoch))
+        self.save(best)
+
+    def check_number(self, loss):
+        if not np.isfinite(loss):
+            raise Failure(
+                f"the loss is no longer a number in epoch {len(self.rows) + 1}; {self.folder} "
+                "keeps the weights before it. Try a lower --learning-rate or --adam-learning-rate"
+            )
 
     def copy_averaged_weights(self):
         self.averaged.set_weights(self.trained.get_weights())
@@ -556,17 +573,18 @@ class RunFolder(keras.callbacks.Callback):
             with written_whole(self.folder / "best.keras") as path:
                 self.averaged.save(path)
         with written_whole(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
+            # A run may have begun with an earlier version, which wrote other columns.
+            writer = csv.DictWriter(file, self.rows[-1], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
         with written_whole(self.folder / "curve.png") as path:
             self.draw_curve(path)
         if len(self.rows) == cooldown_start(self.config) < self.config.epochs:
             with written_whole(self.folder / BEFORE_COOLDOWN) as path:
-                self.model.save_weights(path)
+                self.model.save(path)
         # Last, so that whatever it counts as done has been written.
         with written_whole(self.folder / CHECKPOINT) as path:
-            self.model.save_weights(path)
+            self.model.save(path)
 
     def draw_curve(self, path):
         videos = [int(row["videos"]) for row in self.rows]
@@ -596,6 +614,52 @@ class RunFolder(keras.callbacks.Callback):
             strip.save(temporary)
 
 
+# Tracking ---------------------------------------------------------------------------------
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras's callback, and the pictures of forecasts."""
+
+    def __init__(self, folder, config):
+        super().__init__(folder / "tensorboard", write_graph=False)
+        self.folder = folder
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if (path := sample_path(self.folder, epoch)).exists():
+            with self._val_writer.as_default(), Image.open(path) as picture:
+                self.summary.image("forecasts", np.asarray(picture)[None], step=epoch)
+
+
+class WeightsAndBiases(keras.callbacks.Callback):
+    """Does for Weights & Biases what that does; wandb's own callback fails on JAX."""
+
+    def __init__(self, folder, config):
+        super().__init__()
+        import wandb
+
+        self.folder = folder
+        self.picture = wandb.Image
+        try:
+            self.run = wandb.init(
+                dir=folder, name=folder.name, config=dataclasses.asdict(config), resume="auto"
+            )
+        except wandb.Error as error:
+            raise Failure(f"--log wandb: {error}; WANDB_MODE=offline needs no account") from None
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}
+        if (path := sample_path(self.folder, epoch)).exists():
+            values["forecasts"] = self.picture(str(path))
+        self.run.log(values, step=epoch)
+
+    def on_train_end(self, logs=None):
+        self.run.finish()
+
+
+TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+
+
 def environment():
     """What a run ran on, for `environment.json`."""
     try:
@@ -623,16 +687,19 @@ def environment():
     }
 
 
-def read_json(path):
-    """The content of a run's JSON file.
+def read_json(path, kind):
+    """The content of a run's JSON file, a `kind`: dict or list.
 
     Raises:
-        InputError: it is missing, or not JSON.
+        InputError: it is missing, or something else.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.parent} is no run to go on with: {path.name}: {error}") from None
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"there is no run with {path}: {error}") from None
+    if type(content) is not kind:
+        raise InputError(f"{path} was not written by a run: it should hold a {kind.__name__}")
+    return content
 
 
 def write_json(path, content):
@@ -640,17 +707,21 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def read_config(folder):
-    """The config of the run in a folder.
+def read_config(path):
+    """The config in a run's folder, or in a .json file.
 
     Raises:
-        InputError: there is no run, or its config.json is not one of ours.
+        InputError: there is none, or it is not one of ours.
     """
-    fields = read_json(folder / "config.json")
+    path = path if path.suffix == ".json" else path / "config.json"
+    fields = read_json(path, dict)
     try:
         config = Config(**{**fields, "layers": tuple(fields["layers"])})
     except (TypeError, KeyError) as error:
-        raise InputError(f"{folder / 'config.json'} is not a run's config: {error}") from None
+        raise InputError(
+            f"{path} is not the config of a run of this version; environment.json beside it "
+            f"names the commit that it is of ({error})"
+        ) from None
     check(config)
     return config
 
@@ -667,7 +738,8 @@ def read_log(folder, epochs):
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))[:epochs]
-        if len(rows) == epochs and all(float(row["val_mse"]) > 0 for row in rows):
+        columns = ("videos", "val_mse", "val_mse_first_frame", "val_mse_last_frame")
+        if len(rows) == epochs and all(float(row[name]) > 0 for row in rows for name in columns):
             return rows
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -683,6 +755,10 @@ def check(config):
         kinds = (float, int) if isinstance(field.default, float) else (type(field.default),)
         if type(value) not in kinds or value not in choices:
             raise InputError(f"{option(field.name)} cannot be {value!r}")
+        # NumPy's seeds end there. Anything else of that size is a slip of the finger.
+        largest = 2**32 - 1 if field.name == "seed" else 1_000_000
+        if type(value) in kinds and type(value) in (int, float) and value > largest:
+            raise InputError(f"{option(field.name)} must be at most {largest:,}, not {value}")
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
     positive += " learning_rate adam_learning_rate size"
@@ -721,19 +797,32 @@ def option(field):
     return "--" + field.replace("_", "-")
 
 
-def train(config, folder, resume=False):
+def train(config, folder, resume=False, log=None):
     """Train as configured, and leave a run folder.
 
     Args:
         config: a `Config`.
         folder: the run folder; new, or with `resume` one that is to go on. Its config may
             then differ in `epochs` alone.
+        log: "tensorboard" or "wandb" reports the run there, too.
 
     Raises:
         InputError: the config cannot be trained, or the folder cannot be used.
         Failure: the loss became infinite or not a number.
     """
     check(config)
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        raise InputError("training needs KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax")
+    if log and not importlib.util.find_spec(log):
+        raise InputError(f"--log {log} needs one more package: pip install {log}")
+    build_model(config)  # what cannot be built is refused before a folder is made for it
+    command_line.make_folder(folder)
+    with command_line.alone_in(folder):
+        train_in(folder, config, resume, log)
+
+
+def train_in(folder, config, resume, log):
+    """What `train` does within a folder that no other process trains in."""
     if not resume and (folder / "config.json").exists():
         raise InputError(
             f"{folder} holds a run already: go on with it by --resume {folder}, "
@@ -745,8 +834,6 @@ def train(config, folder, resume=False):
         shape = (config.digits_per_video, config.frames, config.size)
         training, validation = None, data.EvaluationVideos("validation", *shape)
     else:
-        build_model(config)  # it refuses a wrong size before the clips are converted to it
-        command_line.make_folder(folder)
         given = config.channels if resume or config.init else None
         frames, spans = clips.open_clips(config.data, folder, config.size, given)
         training, validation = clips.split_clips(spans, config.frames)
@@ -758,15 +845,17 @@ def train(config, folder, resume=False):
     keras.utils.set_random_seed(config.seed)
     model = build_model(config)
     if config.init and not resume:
-        model.set_weights(load_model(config.init).get_weights())
-    command_line.make_folder(folder)
+        try:
+            model.set_weights(load_model(config.init).get_weights())
+        except ValueError as error:
+            raise InputError(f"--init {config.init} does not fit these options: {error}") from None
     closed_loop = ClosedLoop(model, config)
     if resume:
         epoch = load_checkpoint(closed_loop, folder, config)
         if config != read_config(folder):
             epoch = change_the_end(closed_loop, folder, config, epoch)
         rows = read_log(folder, epoch)
-        starts = read_json(folder / "environment.json")
+        starts = read_json(folder / "environment.json", list)
         write_json(folder / "environment.json", [*starts, here])
     else:
         epoch, rows = 0, []
@@ -774,7 +863,7 @@ def train(config, folder, resume=False):
             with written_whole(folder / "init.keras") as path:
                 model.save(path)
         with written_whole(folder / CHECKPOINT) as path:  # even the first epoch can be resumed
-            closed_loop.save_weights(path)
+            closed_loop.save(path)
         write_json(folder / "environment.json", [here])
         write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
 
@@ -786,12 +875,13 @@ def train(config, folder, resume=False):
     videos = ClosedLoopVideos(config, epoch, training)
     with command_line.polite_ctrl_c() as asked_to_stop:
         run_folder = RunFolder(folder, config, model, rows, asked_to_stop, validation)
+        trackers = [TRACKERS[log](folder, config)] if log else []
         closed_loop.fit(
             videos,
             shuffle=False,  # all videos are random, and a run that goes on needs their order
             initial_epoch=epoch,
             epochs=config.epochs,
-            callbacks=[data.TellEpoch(videos), run_folder],
+            callbacks=[data.TellEpoch(videos), run_folder, *trackers],
         )
 
 
@@ -814,13 +904,23 @@ def load_model(path):
             raise InputError(f"{folder} has no best.keras: a run has one after its first epoch")
     if not path.exists():
         raise InputError(f"{path}: no such model")
+    if path.suffix != ".keras":
+        raise InputError(f"{path} is not a .keras model: name one, or the folder of a run")
     try:
-        model = keras.models.load_model(path, compile=False)
+        with warnings.catch_warnings(action="ignore"):
+            # Keras's safe mode, its default, runs no code that a file brings along.
+            model = keras.models.load_model(path, compile=False)
     except Exception as error:  # a broken file can fail anywhere within Keras
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{path} is not a .keras model that can be loaded: {reason}") from None
+        raise InputError(
+            f"{path} is not a .keras model that this version can load; it may be damaged, or of "
+            f"another version: {reason}"
+        ) from None
     if not isinstance(model, models.NextFrameModel):
         raise InputError(f"{path} holds a {type(model).__name__}, not a model of model.py")
+    weights = model.get_weights()
+    if not weights or not all(np.isfinite(weight).all() for weight in weights):
+        raise InputError(f"{path} has no weights, or some that are no numbers: name another one")
     return model
 
 
@@ -831,7 +931,7 @@ def load_checkpoint(closed_loop, folder, config, name=CHECKPOINT):
         raise InputError(f"{folder} has no {name} to go on from")
     try:
         closed_loop.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what a damaged file raises depends on the damage
         first_line = str(error).strip().split("\n")[0]
         raise InputError(f"{path} cannot be loaded: {first_line}") from None
     steps = int(ops.convert_to_numpy(closed_loop.optimizer.iterations))
@@ -856,7 +956,7 @@ def change_the_end(closed_loop, folder, config, epoch):
             with written_whole(folder / f"{planned.epochs}-epochs-{name}") as path:
                 shutil.copyfile(folder / name, path)
         with written_whole(folder / CHECKPOINT) as path:
-            closed_loop.save_weights(path)
+            closed_loop.save(path)
         print(
             f"back to epoch {epoch}; what {planned.epochs} epochs gave is kept: "
             f"{folder}/{planned.epochs}-epochs-*"
@@ -883,48 +983,66 @@ def main():
     # What the defaults of all other options come from is read before them.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
-    first.add_argument("--init", default="")
+    first.add_argument("--config", type=Path)
+    first.add_argument("--init")
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args()
     preset_name = chosen.preset or "cpu"
     if preset_name not in PRESETS:
         raise InputError(f"no preset {preset_name!r}: choose one of {', '.join(PRESETS)}")
-    defaults = read_config(chosen.resume) if chosen.resume else PRESETS[preset_name]
-    architecture = architecture_of(chosen.init) if chosen.init else {}
+    source = chosen.resume or chosen.config
+    defaults = read_config(source) if source else PRESETS[preset_name]
+    init = "" if chosen.resume else chosen.init or defaults.init
+    if init and not chosen.init:  # the config's, of which the run has kept a copy
+        folder = source if source.is_dir() else source.parent
+        if (folder / "init.keras").exists():
+            init = str(folder / "init.keras")
+    architecture = {**architecture_of(init), "init": init} if init else {}
     defaults = dataclasses.replace(defaults, **architecture)
 
     def arguments(
-        config: tyro.conf.OmitArgPrefixes[Config] = defaults,
+        hyperparameters: tyro.conf.OmitArgPrefixes[Config] = defaults,
         preset: Literal[tuple(PRESETS)] = "cpu",
+        config: Path | None = None,
         run: Path | None = None,
         resume: Path | None = None,
+        log: Literal[tuple(TRACKERS)] | None = None,
     ):
         """Train a next-frame model on Moving MNIST, or on your own clips.
 
         Args:
-            config: The preset's hyperparameters; any of them can be set.
+            hyperparameters: The preset's hyperparameters; any of them can be set.
             preset: Where the defaults below come from; `--preset NAME --help` shows them.
+            config: A run's config.json, to take the defaults from instead: it repeats the run.
             run: The new run's folder; runs/PRESET if it is left out.
             resume: Go on with the run in this folder, with its own config; `--epochs` alone
                 can be given anew.
+            log: Report the run there, too; each needs one more package of this name.
         """
-        return config, run, resume
+        return hyperparameters, run, resume, log
 
-    config, run, resume = command_line.parse(arguments, description=__doc__.split("\n\n")[0])
+    config, run, resume, log = command_line.parse(arguments, description=__doc__.split("\n\n")[0])
     anew = dataclasses.replace(defaults, epochs=config.epochs)
-    if resume and (chosen.preset or run or chosen.init or config != anew):
+    if resume and (chosen.preset or chosen.config or run or chosen.init or config != anew):
         raise InputError(
-            f"--resume {resume} goes on with that run as it is: give no other option than --epochs"
+            f"--resume {resume} goes on with that run as it is: give no other option than "
+            "--epochs or --log"
         )
+    if chosen.config and (chosen.preset or not run):
+        raise InputError("--config takes the place of --preset, and needs a new folder: --run DIR")
     for field, value in architecture.items():
         if getattr(config, field) != value:
-            raise InputError(f"{option(field)} of {config.init} is {value}: leave the option out")
+            raise InputError(f"{option(field)} of {init} is {value}: leave the option out")
     folder = resume or run or Path("runs") / preset_name
     try:
-        train(config, folder, resume=bool(resume))
+        train(config, folder, bool(resume), log)
     except KeyboardInterrupt:
         if (folder / "config.json").exists():
             print(f"\nstopped; go on with: python train.py --resume {folder}", file=sys.stderr)
+        raise
+    except OSError as error:  # the disk is full, say
+        if (folder / "config.json").exists():
+            raise Failure(f"{error}; then go on with: python train.py --resume {folder}") from None
         raise
     best = min(read_log(folder, config.epochs), key=lambda row: float(row["val_mse"]))
     print(f"best validation MSE {best['val_mse']} after epoch {best['epoch']}: {folder}/best.keras")

@@ -62,7 +62,7 @@ def forecast(run, videos, count):
 def describe(run):
     """What a run was: a dict of its size, training and machine."""
     config = train.read_config(run)
-    starts = train.read_json(run / "environment.json")
+    starts = train.read_json(run / "environment.json", list)
     with open(run / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return {

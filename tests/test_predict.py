@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import keras
 import numpy as np
@@ -128,51 +127,6 @@ def test_seed_picks_other_videos(script, tiny_run, tmp_path):
         script(predict, tiny_run, "--count", 2, "--seed", seed, "--horizon", 1, "--out", tmp_path)
         picked.append(np.load(tmp_path / "predictions.npz")["indices"].tolist())
     assert picked[0] == picked[1] != picked[2]
-
-
-def test_a_model_that_cannot_be_used_is_named(refused, tiny_run, tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.keras").write_text("not a model")
-    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    other.save(tmp_path / "other.keras")
-    whole = (tiny_run / "best.keras").read_bytes()
-    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
-    shutil.copy(tiny_run / "log.csv", tmp_path / "log.csv")
-    for name, reason in [
-        ("empty", "no best.keras"),
-        ("missing.keras", "no such model"),
-        ("text.keras", "not a .keras model"),
-        ("cut.keras", "not a .keras model"),
-        ("log.csv", "not a .keras model"),
-        ("other.keras", "Sequential"),
-    ]:
-        line = refused(predict, tmp_path / name, "--out", tmp_path / "out")
-        assert name in line and reason in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_data_that_does_not_fit_is_named(refused, tiny_run, tmp_path):
-    np.save(tmp_path / "short.npy", np.zeros((1, 9, 64, 64), np.uint8))
-    np.save(tmp_path / "odd.npy", np.zeros((1, 20, 50, 50), np.uint8))
-    np.save(tmp_path / "colour.npy", np.zeros((1, 20, 64, 64, 3), np.uint8))
-    for arguments, reason in [
-        (["--data", tmp_path / "short.npy"], "shorter than --context 10"),
-        (["--data", tmp_path / "odd.npy"], "divisible by 8"),
-        (["--data", tmp_path / "colour.npy"], "3 channels"),
-        (["--data", tmp_path / "nothing.npy"], "no such file"),
-        (["--data", "tset"], "tset"),
-        (["--count", 0], "--count 0"),
-        (["--count", 10_001], "10,000 videos"),
-        (["--context", 0], "--context"),
-        (["--horizon", 0], "--horizon"),
-        (["--seed", -1], "--seed -1"),
-        (["--seed", "one"], "--seed"),
-        (["--coutn", 3], "--coutn"),
-    ]:
-        assert reason in refused(predict, tiny_run, *arguments, "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "file").touch()
-    assert "name another folder" in refused(predict, tiny_run, "--out", tmp_path / "file")
 
 
 def test_help_builds_no_model(script, monkeypatch):
