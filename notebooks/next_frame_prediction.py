@@ -207,7 +207,7 @@ if TINY:
 
 model = train.build_model(config)
 print(f"{model.count_params():,} parameters")
-for layer, (h, c) in zip(model.conv_lstms, model.empty_states(1, 64, 64)):
+for layer, (h, c) in zip(model.conv_lstms, model.empty_states(1, 64, 64)["layers"]):
     print(f"{layer.name}: kernel {tuple(layer.cell.kernel.shape)}, h and c {tuple(h.shape)}")
 
 # %% [markdown]
