@@ -190,7 +190,8 @@ for weight in layer.weights:
 # %% [markdown]
 # `model.py` stacks such layers into a `Forecaster`. Convolutions shrink the frame first, since a
 # digit is larger than 3 × 3 pixels; the layers work at a quarter and at an eighth of its size, and
-# then it grows again. Whatever is inside, the whole model is one step:
+# then it grows again. The layers are also told how what they see has moved so far, which is measured
+# and not learned (`match` and `follow`). Whatever is inside, the whole model is one step:
 #
 # ```python
 # next_frame, states = model.step(frame, states)
@@ -217,7 +218,8 @@ for layer, (h, c) in zip(model.conv_lstms, model.empty_states(1, 64, 64)["layers
 # sees real frames ("teacher forcing"), it never learns to live with its own mistakes. So we train
 # it as it will be used, in a closed loop: it reads some real frames and goes on from its own
 # predictions. Early on most of those are replaced by real frames; their share falls to zero
-# ("scheduled sampling", Bengio et al. 2015). The essential lines of the model's `call`:
+# ("scheduled sampling", Bengio et al. 2015). The essential lines of the model's
+# `read`, which a call of the model calls:
 #
 # ```python
 # for n in range(videos.shape[1]):

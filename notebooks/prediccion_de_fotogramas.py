@@ -193,8 +193,9 @@ for weight in layer.weights:
 # %% [markdown]
 # `model.py` apila estas capas en un `Forecaster`. Primero unas convoluciones reducen el fotograma,
 # porque un dígito es mayor que 3 × 3 píxeles; las capas trabajan a un cuarto y a un octavo de su
-# tamaño, y después vuelve a crecer. Haya lo que haya dentro, el modelo entero es un solo
-# paso:
+# tamaño, y después vuelve a crecer. A las capas se les dice, además, cómo se ha movido hasta ahora lo
+# que ven, que se mide y no se aprende (`match` y `follow`). Haya lo que haya dentro, el modelo
+# entero es un solo paso:
 #
 # ```python
 # next_frame, states = model.step(frame, states)
@@ -222,7 +223,8 @@ for layer, (h, c) in zip(model.conv_lstms, model.empty_states(1, 64, 64)["layers
 # entrenamos tal como se va a usar, en bucle cerrado: lee unos fotogramas reales y continúa a
 # partir de sus propias predicciones. Al principio, la mayoría de estas se sustituyen por
 # fotogramas reales; esa proporción va bajando hasta cero (*scheduled sampling*, Bengio et al.,
-# 2015). Las líneas esenciales del método `call` del modelo:
+# 2015). Las líneas esenciales del método `read`
+# del modelo, el que se ejecuta al llamar al modelo:
 #
 # ```python
 # for n in range(videos.shape[1]):
