@@ -55,8 +55,8 @@ import keras
 import matplotlib.figure
 import numpy as np
 import tyro
-from PIL import Image
 from keras import ops
+from PIL import Image
 
 import clips
 import data
@@ -757,7 +757,7 @@ def check(config):
             raise InputError(f"{option(field.name)} cannot be {value!r}")
         # NumPy's seeds end there. Anything else of that size is a slip of the finger.
         largest = 2**32 - 1 if field.name == "seed" else 1_000_000
-        if type(value) in kinds and type(value) in (int, float) and value > largest:
+        if type(value) in (int, float) and value > largest:
             raise InputError(f"{option(field.name)} must be at most {largest:,}, not {value}")
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
