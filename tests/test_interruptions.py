@@ -123,7 +123,7 @@ def test_killed_processes_lose_at_most_an_epoch_each(refused, script, tmp_path, 
     """In turn while a file is written, anywhere after an epoch, and anywhere at all."""
     config = dataclasses.replace(QUICK, epochs=4 + 6 * kills)
     folder, whole, moment = tmp_path / "run", tmp_path / "whole", random.Random(0)
-    closed_loop = train.closed_loop_model(train.build_model(config), config)
+    closed_loop = train.ClosedLoop(train.build_model(config), config)
     done, left_over = 0, 0
     for kill in range(kills):
         start = ["--preset", "tiny", *options(config), "--run", folder]
@@ -264,8 +264,8 @@ def test_training_stops_at_the_first_loss_that_is_no_number(script, monkeypatch,
 
     class Spoilt(train.ClosedLoopVideos):
         def __getitem__(self, index):
-            inputs, y = super().__getitem__(index)
-            return inputs, y * np.float32("nan")
+            inputs, targets = super().__getitem__(index)
+            return inputs, {name: y * np.float32("nan") for name, y in targets.items()}
 
     class Counting(train.RunFolder):
         def on_train_batch_end(self, batch, logs):
