@@ -304,16 +304,16 @@ strip(
 # %% [markdown]
 # ## 7. How wrong, and when
 #
-# One video proves nothing, so now the same with many. `predict.forecast` rolls a model out over any
+# One video proves nothing, so now the same with many. `models.rollout` rolls a model out over any
 # number of videos, and `predict.score` compares with the real frames. MSE is the squared error
 # summed over the pixels of a frame; SSIM compares structures, and 1 means the same picture. A model
 # that is worth anything must beat copying the last frame that it saw.
 
 # %%
-contexts, truths = validation[:, :10], validation[:, 10:]
+contexts, truths = data.to_float(validation[:, :10]), validation[:, 10:]
 forecasts = {
-    "trained here": predict.forecast(trained_here, contexts, 10),
-    "shipped": predict.forecast(shipped, contexts, 10),
+    "trained here": models.rollout(trained_here, contexts, 10),
+    "shipped": models.rollout(shipped, contexts, 10),
     "copying the last frame": np.repeat(contexts[:, -1:], 10, axis=1),
 }
 scores = {name: predict.score(truths, forecast) for name, forecast in forecasts.items()}
@@ -357,7 +357,7 @@ HTML("".join(play(video, "Real video beside the predicted one").data for video i
 # %%
 FEW = 2 if TINY else 20
 lengths = [1, 10] if TINY else [1, 2, 3, 5, 10]
-fewer = {n: predict.forecast(shipped, contexts[:FEW, -n:], 10) for n in lengths}
+fewer = {n: models.rollout(shipped, contexts[:FEW, -n:], 10) for n in lengths}
 strip(truths[0], {f"saw {n}": forecast[0] for n, forecast in fewer.items()})
 
 # %%

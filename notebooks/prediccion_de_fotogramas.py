@@ -312,17 +312,17 @@ strip(
 # %% [markdown]
 # ## 7. Cuánto se equivoca, y cuándo
 #
-# Un solo vídeo no demuestra nada, así que hagamos lo mismo con muchos. `predict.forecast` predice
+# Un solo vídeo no demuestra nada, así que hagamos lo mismo con muchos. `models.rollout` predice
 # cualquier número de vídeos, y `predict.score` compara el resultado con los fotogramas reales. El
 # MSE es el error cuadrático sumado sobre los píxeles de un fotograma; el SSIM compara estructuras,
 # y 1 significa que las imágenes son iguales. Un modelo que valga algo tiene que superar a quien se
 # limita a copiar el último fotograma que vio.
 
 # %%
-contexts, truths = validation[:, :10], validation[:, 10:]
+contexts, truths = data.to_float(validation[:, :10]), validation[:, 10:]
 forecasts = {
-    "entrenado aquí": predict.forecast(trained_here, contexts, 10),
-    "incluido": predict.forecast(shipped, contexts, 10),
+    "entrenado aquí": models.rollout(trained_here, contexts, 10),
+    "incluido": models.rollout(shipped, contexts, 10),
     "copiar el último fotograma": np.repeat(contexts[:, -1:], 10, axis=1),
 }
 scores = {name: predict.score(truths, forecast) for name, forecast in forecasts.items()}
@@ -367,7 +367,7 @@ HTML("".join(play(video, "Vídeo real junto al predicho").data for video in pict
 # %%
 FEW = 2 if TINY else 20
 lengths = [1, 10] if TINY else [1, 2, 3, 5, 10]
-fewer = {n: predict.forecast(shipped, contexts[:FEW, -n:], 10) for n in lengths}
+fewer = {n: models.rollout(shipped, contexts[:FEW, -n:], 10) for n in lengths}
 strip(truths[0], {f"con {n}": forecast[0] for n, forecast in fewer.items()})
 
 # %%
