@@ -77,7 +77,7 @@ def describe(run):
 
 
 def draw_errors(records, path):
-    figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     frames = np.arange(1, HORIZON + 1)
     for name, record in records.items():
@@ -88,7 +88,7 @@ def draw_errors(records, path):
     axes.set(xlabel="predicted frame", ylabel="squared error, summed over pixels", xticks=frames)
     axes.set(ylim=(0, None), title="Ten frames in, ten out: 1,000 test videos, and the mean")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=120)
 
 
