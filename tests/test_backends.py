@@ -42,7 +42,9 @@ def on_jax(*command):
     ],
 )
 def test_passes_on_jax_too(file, chosen):
-    result = on_jax("-m", "pytest", "-q", "-n0", "-pno:cacheprovider", f"tests/{file}", "-k", chosen)
+    result = on_jax(
+        "-m", "pytest", "-q", "-n0", "-pno:cacheprovider", f"tests/{file}", "-k", chosen
+    )
     print(result.stdout)
     assert result.returncode == 0, result.stdout[-3000:]
 
