@@ -26,7 +26,7 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 import data
-from predict import Request, forecast_request, score
+from predict import SCORES, Request, forecast_request, score, score_video, summary
 
 FRAMES_PER_SECOND = 5
 REST = 1.2  # seconds for which an animation rests at its end
@@ -163,17 +163,17 @@ def write_page(path, context, truth, prediction, gifs):
         gifs: paths of the videos' animations.
     """
     scored, (height, width) = truth.shape[1], context.shape[2:4]
-    clips = []
+    clips, scores = [], []
     for video, gif in enumerate(gifs):
         shown = context[video], truth[video], prediction[video]
-        difference = data.to_float(truth[video]) - prediction[video, :scored]
+        scores.append(score_video(truth[video], prediction[video, :scored]))
         clips.append(
             {
                 "name": gif.stem,
                 "gif": data_url("gif", gif.read_bytes()),
                 "still": png(side_by_side(*shown)[-1]),  # for who asked for less motion
                 "strips": [png(strip) for strip in strips(*shown)],
-                "mse": np.square(difference).sum(axis=(1, 2, 3)).tolist(),
+                "mse": scores[-1][SCORES.index("mse")].tolist(),
             }
         )
     forecasts = {
@@ -187,7 +187,7 @@ def write_page(path, context, truth, prediction, gifs):
     }
     if scored:
         copies = np.repeat(context[:, -1:], scored, axis=1)
-        model = score(truth, prediction[:, :scored])
+        model = summary(np.mean(scores, axis=0))
         forecasts["scores"] = {"model": model, "copying": score(truth, copies)}
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     script = json.dumps(forecasts).replace("<", r"\u003c")  # a name must not end the script

@@ -133,23 +133,30 @@ def open_videos(request, model):
         model.check_frames((size, size, model.channels))
         command_line.make_folder(request.out)
         all_frames, spans = clips.open_clips(request.data, request.out, size, model.channels)
-        return clips.Windows(all_frames, clips.long_enough(spans, frames), frames, step=frames)
-    if request.size is not None:
+    elif request.size is not None:
         raise InputError(f"--size is for video files and folders; {request.data} has its own size")
+    elif (config := own_clips_of(request)) is None:
+        return data.open_videos(request.data, frames)
+    elif request.data == "test":
+        raise InputError(
+            f"{request.model} was trained on {config.data}, which has no test set: "
+            "try --data validation, or the path of other clips"
+        )
+    else:
+        all_frames, spans = clips.open_clips(
+            config.data, request.model, config.size, config.channels
+        )
+        _, spans = clips.split_clips(spans, config.frames)
+    return clips.Windows(all_frames, clips.long_enough(spans, frames), frames, step=frames)
+
+
+def own_clips_of(request):
+    """The config of a run on own clips, if the request is for its fixed sets; else None."""
     if request.data in ("test", "validation") and (request.model / "config.json").exists():
         config = train.read_config(request.model)
         if config.data != train.MOVING_MNIST:
-            if request.data == "test":
-                raise InputError(
-                    f"{request.model} was trained on {config.data}, which has no test set: "
-                    "try --data validation, or the path of other clips"
-                )
-            all_frames, spans = clips.open_clips(
-                config.data, request.model, config.size, config.channels
-            )
-            _, spans = clips.split_clips(spans, config.frames)
-            return clips.Windows(all_frames, clips.long_enough(spans, frames), frames, step=frames)
-    return data.open_videos(request.data, frames)
+            return config
+    return None
 
 
 def open_request(request, usual_count):

@@ -13,7 +13,6 @@ Half an hour for four runs on two CPU cores.
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
@@ -63,8 +62,7 @@ def describe(run):
     """What a run was: a dict of its size, training and machine."""
     config = train.read_config(run)
     starts = train.read_json(run / "environment.json", list)
-    with open(run / "log.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = train.read_log(run, config.epochs)
     return {
         "command": starts[0]["command"],
         "commit": starts[0]["commit"],

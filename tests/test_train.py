@@ -316,7 +316,7 @@ def test_motion_loss_is_least_for_the_motion_that_is_then_measured():
     videos = data.to_float(data.make_videos(data.load_digits("test"), 2, seed=4, frames=4))
     measured = np.stack(
         [
-            keras.ops.convert_to_numpy(train.models.match(videos[:, n + 1], videos[:, n], 4))
+            keras.ops.convert_to_numpy(models.match(videos[:, n + 1], videos[:, n], 4))
             for n in range(3)
         ],
         axis=1,
