@@ -206,26 +206,380 @@ class KerasExample(NextFrameModel):
         return ops.cast(self.output_layer(x), "float32"), new_states
 
 
-@keras.saving.register_keras_serializable("next_frame")
-class Forecaster(NextFrameModel):
-    """Residual ConvLSTM2D layers at one or two scales, between measured and predicted motion.
+class Pyramid(NextFrameModel):
+    """What both forecasters share: residual ConvLSTM2D layers at one or two scales.
 
     Sizes below are for frames of 64x64. The layers stand in three groups: at 16x16, at
-    8x8, and at 16x16 again. `layers=(3, 0, 0)` with `motion_radius=0` is the plain stack:
-    the same code with parts left out.
+    8x8, and at 16x16 again; any of them may be empty.
 
     Args:
-        encoder_filters: filters of the first convolution, at 32x32; its output also goes
-            straight to the decoder, so that fine detail need not pass the narrow middle.
+        encoder_filters: filters of the first convolution, at 32x32.
         filters: filters of each ConvLSTM2D layer at 16x16.
         coarse_filters: filters of each ConvLSTM2D layer at 8x8.
         layers: how many ConvLSTM2D layers (at 16x16 going down, at 8x8, at 16x16 going up).
+        precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
+    """
+
+    def __init__(self, encoder_filters, filters, coarse_filters, layers, precision, **kwargs):
+        super().__init__(**kwargs)
+        self.architecture = {
+            "encoder_filters": encoder_filters,
+            "filters": filters,
+            "coarse_filters": coarse_filters,
+            "layers": tuple(layers),
+        }
+        self.precision = precision
+        self.layers_down, self.coarse_layers, _ = layers
+        self.fold = 8 if self.coarse_layers else 4
+
+        widths = [filters] * layers[0] + [coarse_filters] * layers[1] + [filters] * layers[2]
+        self.norms = [
+            keras.layers.LayerNormalization(dtype=precision, name=f"norm_{n}")
+            for n in range(len(widths))
+        ]
+        self.conv_lstms = [
+            ConvLSTM2D(width, 3, dtype=precision, name=f"conv_lstm_{n}")
+            for n, width in enumerate(widths)
+        ]
+        # 6x6 in steps of 2 is a 3x3 convolution over blocks of 2x2 pixels.
+        self.encoder = self.convolution(encoder_filters, 6, 2, "encoder")
+        self.down = self.convolution(filters, 3, 2, "down")
+        if self.coarse_layers:
+            self.down_to_coarse = self.convolution(coarse_filters, 3, 2, "down_to_coarse")
+            self.up_from_coarse = self.twice_as_large(filters, "up_from_coarse")
+
+    def convolution(self, filters, size, strides, name, activation="silu"):
+        return keras.layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding="same",
+            activation=activation,
+            dtype=self.precision,
+            name=name,
+        )
+
+    def twice_as_large(self, filters, name):
+        # Each pixel becomes 2x2 pixels: a 1x1 convolution and depth-to-space in one.
+        return keras.layers.Conv2DTranspose(filters, 2, strides=2, dtype=self.precision, name=name)
+
+    def get_config(self):
+        return {**super().get_config(), **self.architecture, "precision": self.precision}
+
+    def empty_layer_states(self, batch, height, width):
+        """The ConvLSTM2D layers' states before the first frame: a list of [h, c]."""
+        first_coarse, last_coarse = self.layers_down, self.layers_down + self.coarse_layers
+        states = []
+        for n, layer in enumerate(self.conv_lstms):
+            scale = 8 if first_coarse <= n < last_coarse else 4
+            states.append(layer.empty_states(batch, height // scale, width // scale))
+        return states
+
+    def pyramid(self, frame, hint, states):
+        """Pass a frame through the convolutions and the ConvLSTM2D layers.
+
+        Args:
+            frame: (batch, height, width, channels).
+            hint: what else the ConvLSTM2D layers should know; it is added to their input,
+                (batch, height / 4, width / 4, filters), or something that broadcasts to it.
+            states: a list of [h, c], from `empty_layer_states` or from the last frame.
+
+        Returns:
+            x: (batch, height / 4, width / 4, filters).
+            skip: what the encoder saw, (batch, height / 2, width / 2, encoder_filters).
+            states: the new ones.
+        """
+        new_states = []
+
+        def recur(x, how_many):
+            """Pass x through the next ConvLSTM2D layers; each adds to what it was given."""
+            for _ in range(how_many):
+                n = len(new_states)
+                h, state = self.conv_lstms[n].step(self.norms[n](x), states[n])
+                new_states.append(state)
+                x = x + h
+            return x
+
+        skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
+        x = self.down(skip) + hint  # (batch, 16, 16, filters)
+        x = recur(x, self.layers_down)
+        if self.coarse_layers:
+            coarse = recur(
+                self.down_to_coarse(x), self.coarse_layers
+            )  # (batch, 8, 8, coarse_filters)
+            x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
+        x = recur(x, len(self.conv_lstms) - len(new_states))
+        return x, skip, new_states
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class SheetForecaster(Pyramid):
+    """Take a frame apart into sheets, and predict with ConvLSTM2D layers how each will move.
+
+    A frame is seen as a few sheets upon each other, each of which moves as a whole
+    (`separate`). Every sheet is a video of its own, and all pass through the same `Pyramid`,
+    as if they were more videos in the batch; what it says about a sheet becomes the
+    probabilities of the next displacement, and how far to trust them. The predicted frame
+    are the sheets, as they were when a real frame was last seen, in their predicted places
+    (`translate`), with the brightest pixels in sight. So nothing is ever drawn anew, and
+    shapes stay sharp for as long as their place is known.
+
+    (Hsieh et al. 2018, "Learning to decompose and disentangle representations for video
+    prediction", have components and their motion, too; there, a network learns to find them.)
+
+    Args:
+        encoder_filters, filters, coarse_filters, layers, precision: see `Pyramid`.
+        motion_radius: how far a sheet can move between two frames, in pixels along each
+            axis. Moving MNIST moves 3.6 pixels.
+        history: how many of its last displacements each sheet remembers.
+        sheets: into how many a frame is taken apart.
+    """
+
+    def __init__(
+        self,
+        encoder_filters=16,
+        filters=32,
+        coarse_filters=48,
+        layers=(0, 2, 0),
+        motion_radius=4,
+        history=9,
+        sheets=2,
+        precision="float32",
+        **kwargs,
+    ):
+        super().__init__(encoder_filters, filters, coarse_filters, layers, precision, **kwargs)
+        self.architecture |= {
+            "motion_radius": motion_radius,
+            "history": history,
+            "sheets": sheets,
+        }
+        self.motion_radius = motion_radius
+        self.history = history
+        self.sheets = sheets
+        self.displacements = np.arange(-motion_radius, motion_radius + 1, dtype="float32")
+        self.history_in = keras.layers.Dense(filters, dtype=precision, name="history_in")
+        self.motion_hidden = [
+            keras.layers.Dense(512, activation="silu", name=f"motion_hidden_{n}") for n in (0, 1)
+        ]
+        # Probabilities of vertical and of horizontal displacements, and two scales.
+        self.motion_head = keras.layers.Dense(2 * len(self.displacements) + 2, name="motion_head")
+
+    def empty_states(self, batch, height, width):
+        frame = (height, width, self.channels)
+        both = 2 * len(self.displacements)  # vertical and horizontal ones
+        each = batch * self.sheets
+        return {
+            "layers": self.empty_layer_states(each, height, width),
+            # The sheets as they are now, and as they were when a real frame was last seen.
+            "sheets": ops.zeros((each, *frame)),
+            "reference": ops.zeros((each, *frame)),
+            # How far each has moved since then, down and to the right, in pixels.
+            "position": ops.zeros((each, 2)),
+            # Probabilities of the last displacements, newest first.
+            "history": ops.zeros((each, self.history * both)),
+            "motion": ops.zeros((each, both)),  # logits of the next displacements
+            "next_frame": ops.zeros((batch, *frame)),
+            "motion_error": ops.zeros((batch,)),  # see `motion_error`; for training only
+        }
+
+    def step(self, frame, states, training=False):
+        """One frame (batch, height, width, channels) -> the next one, and the new states."""
+        both = 2 * len(self.displacements)
+        apart = (-1, self.sheets, *frame.shape[1:])  # (batch, sheets, height, width, channels)
+        # A frame that is our own prediction, to within half a grey level, brings no news: then
+        # the sheets are where they were predicted. Otherwise, it is taken apart.
+        surprise = ops.max(ops.abs(frame - states["next_frame"]), axis=(1, 2, 3))  # (batch,)
+        news = ops.repeat(surprise > 0.5 / 255, self.sheets)  # (batch * sheets,)
+        measure = functools.partial(
+            separate, frame, ops.reshape(states["sheets"], apart), self.motion_radius
+        )
+        nothing = [ops.reshape(states["sheets"], apart), ops.zeros_like(states["motion"])]
+        real_sheets, measured = ops.cond(ops.any(news), measure, lambda: nothing)
+        real_sheets = ops.reshape(real_sheets, (-1, *frame.shape[1:]))  # (batch * sheets, ...)
+        predicted = ops.reshape(softmax_of_both(states["motion"]), (-1, both))
+        moved_by = ops.where(news[:, None], measured, predicted)  # (batch * sheets, both)
+        history = ops.concatenate([moved_by, states["history"][:, :-both]], axis=-1)
+
+        news_of_pixels = news[:, None, None, None]
+        reference = ops.where(news_of_pixels, real_sheets, states["reference"])
+        position = ops.where(news[:, None], 0.0, states["position"])  # (batch * sheets, 2)
+        in_place = ops.stop_gradient(
+            translate(reference, position, SHARP * ops.ones_like(position))
+        )
+        sheets = ops.where(news_of_pixels, real_sheets, in_place)  # (batch * sheets, 64, 64, ...)
+
+        hint = self.history_in(history)[:, None, None]  # (batch * sheets, 1, 1, filters)
+        x, _, layers = self.pyramid(sheets, hint, states["layers"])
+        # What is said about a sheet is the mean over its places, by their brightness.
+        brightness = ops.average_pool(ops.mean(sheets, axis=-1, keepdims=True), 4, strides=4)
+        brightness = brightness + 1e-4  # for a sheet that is black
+        brightness = brightness / ops.sum(brightness, axis=(1, 2), keepdims=True)
+        x = ops.sum(ops.cast(x, "float32") * brightness, axis=(1, 2))  # (batch * sheets, filters)
+        x = ops.concatenate([x, history], axis=-1)
+        for layer in self.motion_hidden:
+            x = layer(x)  # (batch * sheets, 512)
+        x = self.motion_head(x)
+        # Most often a displacement is about the last one. Times 3: a softmax starts out flat,
+        # and this lets it sharpen sooner.
+        motion = 3 * (x[:, :-2] + 2 * moved_by)  # (batch * sheets, both)
+        scale = ops.softplus(x[:, -2:] - 1) + SHARP  # (batch * sheets, 2)
+
+        # A displacement tells where something came from, so it moves by the opposite.
+        position = position - ops.sum(softmax_of_both(motion) * self.displacements, axis=-1)
+        next_sheets = translate(reference, position, scale)
+        next_frame = ops.max(ops.reshape(next_sheets, apart), axis=1)
+        return next_frame, {
+            "layers": layers,
+            "sheets": sheets,
+            "reference": reference,
+            "position": position,
+            "history": history,
+            "motion": motion,
+            "next_frame": next_frame,
+            "motion_error": self.motion_error(states, measured, news),
+        }
+
+    def motion_error(self, states, measured, news):
+        """Cross-entropy between the motion that was predicted and the one that is measured.
+
+        Summed over the sheets, each weighted by the brightness of all its pixels, which is
+        that of the squared error; 0 where there was no real frame to measure, (batch,).
+        """
+        logits = ops.reshape(states["motion"], (-1, 2, len(self.displacements)))
+        log_probability = ops.reshape(ops.log_softmax(logits), (-1, measured.shape[-1]))
+        error = -ops.sum(measured * log_probability, axis=-1)  # (batch * sheets,)
+        error = error * ops.sum(ops.mean(states["sheets"], axis=-1), axis=(1, 2))
+        return ops.sum(ops.reshape(ops.where(news, error, 0.0), (-1, self.sheets)), axis=1)
+
+
+def softmax_of_both(logits):
+    """Logits of vertical, then horizontal displacements (..., 2 D) -> probabilities (..., 2, D)."""
+    return ops.softmax(ops.reshape(logits, (-1, 2, logits.shape[-1] // 2)))
+
+
+SHARP = 0.05  # a scale, in pixels, of `translate` that only rounds to whole pixels
+
+
+def separate(frame, sheets, radius):
+    """Take a frame apart into sheets that lie upon each other, of which each moves as a whole.
+
+    Two things that overlap look like one, until they move apart. But if a thing moves as a
+    whole, nothing of it was ever darker than what is seen at its place now. So each sheet
+    is moved to where it fits best below the frame, and where the sheets together explain
+    most of the frame; then it loses what is brighter than the frame. In the beginning every
+    sheet is the whole frame; as soon as one moves differently from the others, it loses
+    what does not move along. What no sheet explains is new, and is given to all of them.
+
+    Nothing is learned here, and no gradient passes: it is a measurement. (Layers that move
+    as a whole are those of Wang and Adelson 1994, "Representing moving images with layers";
+    that the brightest pixel is in sight is the definition of Moving MNIST.)
+
+    Args:
+        frame: (batch, height, width, channels).
+        sheets: those of the last frame, (batch, sheets, height, width, channels); black
+            before the first one.
+        radius: R, the farthest displacement along each axis, in pixels.
+
+    Returns:
+        sheets: those of this frame, (batch, sheets, height, width, channels). Their brightest
+            pixels are the frame.
+        moved_by: (batch * sheets, 2 (2 R + 1)): from which of -R..R pixels away each came, as
+            ones and zeros; first vertically, then horizontally.
+    """
+    frame, sheets = ops.stop_gradient(frame), ops.stop_gradient(sheets)
+    count, height, width, channels = sheets.shape[1:]
+    displacements = 2 * radius + 1
+
+    # Every second pixel of each sheet, of its brightness, moved in every direction:
+    # (batch, sheets, 32, 32, 81).
+    moved = ops.reshape(ops.mean(sheets, axis=-1), (-1, height, width, 1))
+    moved = displaced(moved, radius)
+    moved = ops.reshape(moved, (-1, count, *moved.shape[1:]))
+    target = ops.mean(frame, axis=-1)[:, 1::2, 1::2, None]  # (batch, 32, 32, 1)
+
+    below = [ops.minimum(moved[:, k], target) for k in range(count)]  # (batch, 32, 32, 81)
+    lost = [ops.sum(ops.square(moved[:, k] - below[k]), axis=(1, 2)) for k in range(count)]
+    explained = [ops.zeros_like(target)] * count  # by each sheet, (batch, 32, 32, 1)
+    best = [None] * count
+    for k in 2 * list(range(count)):  # in the second round knowing what the others explain
+        others = [explained[other] for other in range(count) if other != k]
+        others = functools.reduce(ops.maximum, others, ops.zeros_like(target))
+        left = ops.sum(ops.square(target - ops.maximum(below[k], others)), axis=(1, 2))
+        # Explaining the frame counts most: a sheet may still hold what is another's.
+        best[k] = ops.one_hot(ops.argmin(lost[k] + 20 * left, axis=-1), displacements**2)
+        explained[k] = ops.sum(below[k] * best[k][:, None, None], axis=-1, keepdims=True)
+
+    best = ops.reshape(ops.stack(best, axis=1), (-1, displacements, displacements))
+    vertical, horizontal = ops.sum(best, axis=2), ops.sum(best, axis=1)  # (batch * sheets, 9)
+    moved = ops.reshape(sheets, (-1, height, width, channels))
+    moved = move(moved, vertical[:, None, None], horizontal[:, None, None])
+    seen = ops.minimum(ops.reshape(moved, (-1, *sheets.shape[1:])), frame[:, None])
+    seen = seen + (frame - ops.max(seen, axis=1))[:, None]
+    return [seen, ops.concatenate([vertical, horizontal], axis=-1)]
+
+
+def translate(frame, position, scale):
+    """Move each frame as a whole, by any number of pixels, to a place that may be uncertain.
+
+    The place is rounded to whole pixels, as it is in Moving MNIST; the result is the mean
+    over a logistic distribution of what is rounded. (The "discretized logistic" of Salimans
+    et al. 2017, "PixelCNN++", section 2.1, over places instead of colours.)
+
+    Args:
+        frame: (batch, height, width, channels).
+        position: the mean of the distribution, (batch, 2): pixels down and to the right.
+        scale: its width along each axis in pixels, (batch, 2), above 0.
+
+    Returns:
+        The moved frame, (batch, height, width, channels). Beyond the edges lies black.
+    """
+
+    def share_of(size, position, scale):
+        """How much of each old row (or column) each new one takes: (batch, new, old)."""
+        pixel = np.arange(size, dtype="float32")
+        distance = pixel[:, None] - pixel - position[:, None, None]
+        scale = scale[:, None, None]
+        return ops.sigmoid((distance + 0.5) / scale) - ops.sigmoid((distance - 0.5) / scale)
+
+    height, width = frame.shape[1:3]
+    rows = share_of(height, position[:, 0], scale[:, 0])
+    columns = share_of(width, position[:, 1], scale[:, 1])
+    frame = ops.einsum("byv,bvxc->byxc", rows, frame)
+    return ops.einsum("bxu,byuc->byxc", columns, frame)
+
+
+def displaced(frame, radius):
+    """Every second pixel of a frame, after each displacement of up to `radius` pixels.
+
+    (batch, height, width, 1) -> (batch, height / 2, width / 2, (2 radius + 1)^2): in the last
+    axis every vertical displacement with every horizontal one; see `move` for what they mean.
+    """
+    displacements = 2 * radius + 1
+    one_hot = np.eye(displacements, dtype="float32")
+    down = one_hot.reshape(displacements, 1, 1, displacements)
+    across = np.einsum("xo,yp->xypo", one_hot, one_hot)
+    across = across.reshape(1, displacements, displacements, displacements**2)
+    frame = ops.conv(frame, down, strides=(2, 1), padding="same")
+    return ops.conv(frame, across, strides=(1, 2), padding="same")
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class Forecaster(Pyramid):
+    """Predict pixels: some are moved from the last frame to the next, and some are painted.
+
+    This is the model for any kind of video. It is told how what it sees has moved so far, and
+    ends in two heads: one moves what is there into the next frame, one paints what is new.
+    `layers=(3, 0, 0)` with `motion_radius=0` is the plain stack: the same code with parts
+    left out.
+
+    Args:
+        encoder_filters, filters, coarse_filters, layers, precision: see `Pyramid`. What the
+            encoder saw also goes straight to the decoder, so that fine detail need not pass
+            the narrow middle.
         motion_radius: how far, in pixels along each axis, the motion head can move a pixel
-            between two frames; 0 leaves the head out, and the history. Moving MNIST moves
-            3.6 pixels.
+            between two frames; 0 leaves the head out, and the history.
         history: of how many steps the measured motion is remembered (`match`, `follow`)
             and given to the ConvLSTM2D layers and to the motion head; 0 measures nothing.
-        precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
     """
 
     def __init__(
@@ -239,61 +593,19 @@ class Forecaster(NextFrameModel):
         precision="float32",
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.architecture = {
-            "encoder_filters": encoder_filters,
-            "filters": filters,
-            "coarse_filters": coarse_filters,
-            "layers": tuple(layers),
-            "motion_radius": motion_radius,
-            "history": history,
-        }
-        self.precision = precision
+        super().__init__(encoder_filters, filters, coarse_filters, layers, precision, **kwargs)
+        self.architecture |= {"motion_radius": motion_radius, "history": history}
         self.motion_radius = motion_radius
         self.history = history if motion_radius else 0
-        self.layers_down, self.coarse_layers, _ = layers
-        self.fold = 8 if self.coarse_layers else 4
-
-        widths = [filters] * layers[0] + [coarse_filters] * layers[1] + [filters] * layers[2]
-        self.norms = [
-            keras.layers.LayerNormalization(dtype=precision, name=f"norm_{n}")
-            for n in range(len(widths))
-        ]
-        self.conv_lstms = [
-            ConvLSTM2D(width, 3, dtype=precision, name=f"conv_lstm_{n}")
-            for n, width in enumerate(widths)
-        ]
-
-        def convolution(filters, size, strides, name, activation="silu"):
-            return keras.layers.Conv2D(
-                filters,
-                size,
-                strides,
-                padding="same",
-                activation=activation,
-                dtype=precision,
-                name=name,
-            )
-
-        def twice_as_large(filters, name):
-            # Each pixel becomes 2x2 pixels: a 1x1 convolution and depth-to-space in one.
-            return keras.layers.Conv2DTranspose(filters, 2, strides=2, dtype=precision, name=name)
-
-        # 6x6 in steps of 2 is a 3x3 convolution over blocks of 2x2 pixels.
-        self.encoder = convolution(encoder_filters, 6, 2, "encoder")
-        self.down = convolution(filters, 3, 2, "down")
         if self.history:
-            self.history_hidden = convolution(128, 1, 1, "history_hidden")
-            self.history_in = convolution(filters, 3, 1, "history_in", activation=None)
-            self.motion_hidden = [convolution(128, 1, 1, f"motion_hidden_{n}") for n in (0, 1)]
+            self.history_hidden = self.convolution(128, 1, 1, "history_hidden")
+            self.history_in = self.convolution(filters, 3, 1, "history_in", activation=None)
+            self.motion_hidden = [self.convolution(128, 1, 1, f"motion_hidden_{n}") for n in (0, 1)]
             self.coarse_motion_head = keras.layers.Conv2D(
                 2 * (2 * motion_radius + 1), 1, name="coarse_motion_head"
             )
-        if self.coarse_layers:
-            self.down_to_coarse = convolution(coarse_filters, 3, 2, "down_to_coarse")
-            self.up_from_coarse = twice_as_large(filters, "up_from_coarse")
-        self.up = twice_as_large(encoder_filters, "up")
-        self.decoder = convolution(2 * encoder_filters, 3, 1, "decoder")
+        self.up = self.twice_as_large(encoder_filters, "up")
+        self.decoder = self.convolution(2 * encoder_filters, 3, 1, "decoder")
         self.synthesis_head = None  # made in build: its filters are the frames' channels
         if motion_radius:
             self.motion_head = keras.layers.Conv2DTranspose(
@@ -311,16 +623,8 @@ class Forecaster(NextFrameModel):
         )
         super().build(videos_shape)
 
-    def get_config(self):
-        return {**super().get_config(), **self.architecture, "precision": self.precision}
-
     def empty_states(self, batch, height, width):
-        first_coarse, last_coarse = self.layers_down, self.layers_down + self.coarse_layers
-        layers = []
-        for n, layer in enumerate(self.conv_lstms):
-            scale = 8 if first_coarse <= n < last_coarse else 4
-            layers.append(layer.empty_states(batch, height // scale, width // scale))
-        states = {"layers": layers}
+        states = {"layers": self.empty_layer_states(batch, height, width)}
         if self.history:
             blocks = (batch, height // 4, width // 4)
             both = 2 * (2 * self.motion_radius + 1)  # vertical and horizontal displacements
@@ -331,33 +635,14 @@ class Forecaster(NextFrameModel):
 
     def step(self, frame, states, training=False):
         """One frame (batch, height, width, channels) -> the next one, and the new states."""
-        layers = []  # the new states of the ConvLSTM2D layers so far
-        new_states = {"layers": layers}
-
-        def recur(x, how_many):
-            """Pass x through the next ConvLSTM2D layers; each adds to what it was given."""
-            for _ in range(how_many):
-                n = len(layers)
-                h, state = self.conv_lstms[n].step(self.norms[n](x), states["layers"][n])
-                layers.append(state)
-                x = x + h
-            return x
-
-        skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
-        x = self.down(skip)  # (batch, 16, 16, filters)
+        new_states, hint = {}, 0
         if self.history:
             moved_by = match(frame, states["last_frame"], self.motion_radius)
             # (batch, 16, 16, history * 2 * displacements)
             history, new_states["tracks"] = follow(frame, moved_by, states["tracks"])
             new_states["last_frame"] = frame
-            x = x + self.history_in(self.history_hidden(history))
-        x = recur(x, self.layers_down)
-        if self.coarse_layers:
-            coarse = recur(
-                self.down_to_coarse(x), self.coarse_layers
-            )  # (batch, 8, 8, coarse_filters)
-            x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
-        x = recur(x, len(self.conv_lstms) - len(layers))
+            hint = self.history_in(self.history_hidden(history))  # (batch, 16, 16, filters)
+        x, skip, new_states["layers"] = self.pyramid(frame, hint, states["layers"])
         if self.history:
             motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
             for layer in self.motion_hidden:
@@ -454,14 +739,7 @@ def match(frame, last_frame, radius):
         ops.stop_gradient(ops.mean(f, axis=-1, keepdims=True)) for f in (frame, last_frame)
     )
     displacements = 2 * radius + 1
-    one_hot = np.eye(displacements, dtype="float32")
-    down = one_hot.reshape(displacements, 1, 1, displacements)
-    # Every vertical displacement with every horizontal one.
-    across = np.einsum("xo,yp->xypo", one_hot, one_hot)
-    across = across.reshape(1, displacements, displacements, displacements**2)
-    # Every second pixel is enough for a measurement.
-    sources = ops.conv(last_frame, down, strides=(2, 1), padding="same")
-    sources = ops.conv(sources, across, strides=(1, 2), padding="same")  # (batch, 32, 32, 81)
+    sources = displaced(last_frame, radius)  # (batch, 32, 32, 81)
     difference = ops.square(sources - frame[:, 1::2, 1::2])
     difference = ops.average_pool(difference, 4, strides=2, padding="same")  # (batch, 16, 16, 81)
     difference = ops.average_pool(difference, 3, strides=1, padding="same")

@@ -69,21 +69,26 @@ MOVING_MNIST = "moving-mnist"
 class Config:
     """All hyperparameters; their defaults are the `cpu` preset."""
 
-    model: Literal["forecaster", "keras-example"] = "forecaster"
-    """Residual ConvLSTM2D layers at two scales, or the stack that the Keras site shows."""
+    model: Literal["sheets", "forecaster", "keras-example"] = "sheets"
+    """Sheets that move as a whole, for bright things on black; a forecaster of pixels, for any
+    video; or the stack that the Keras site shows."""
     encoder_filters: int = 16
-    """Filters of the forecaster's first convolution."""
+    """Filters of the first convolution."""
     filters: int = 32
-    """Filters of each ConvLSTM2D layer (forecaster: of those at a quarter of the size)."""
-    coarse_filters: int = 96
-    """Filters of each of the forecaster's ConvLSTM2D layers at an eighth of the size."""
-    layers: tuple[int, int, int] = (1, 2, 1)
-    """How many of the forecaster's ConvLSTM2D layers stand at a quarter of the frame's size
-    going down, at an eighth, and at a quarter going up; `3 0 0` is a plain stack."""
+    """Filters of each ConvLSTM2D layer at a quarter of the frame's size, and of what leads there
+    (keras-example: of each ConvLSTM2D layer)."""
+    coarse_filters: int = 48
+    """Filters of each ConvLSTM2D layer at an eighth of the frame's size."""
+    layers: tuple[int, int, int] = (0, 2, 0)
+    """How many ConvLSTM2D layers stand at a quarter of the frame's size going down, at an eighth,
+    and at a quarter going up; a forecaster with `3 0 0` is a plain stack."""
     motion_radius: int = 4
-    """Pixels that the motion head can move a pixel between two frames; 0: no motion head."""
+    """Pixels that a sheet, or a pixel, can be moved between two frames; 0: a forecaster without
+    motion."""
     history: int = 9
-    """Steps of which the forecaster is given the measured motion, up to that radius; 0: none."""
+    """Steps of which the measured motion is remembered; 0: a forecaster that measures none."""
+    sheets: int = 2
+    """Into how many sheets a frame is taken apart."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """bfloat16 halves the memory and is faster on a GPU; on most CPUs it is slower."""
 
@@ -106,7 +111,7 @@ class Config:
     """Videos in a batch. On a CPU more updates pay more than larger batches."""
     steps_per_epoch: int = 250
     """Batches in an epoch, after which the run is scored and saved. All videos are new."""
-    epochs: int = 32
+    epochs: int = 40
     """Epochs in all; the learning rates end at zero with the last one."""
     validation_videos: int = 200
     """Validation videos to forecast after each epoch; of own clips all, if they are fewer."""
@@ -117,11 +122,11 @@ class Config:
     """Squared error is summed over pixels and averaged over frames; cross-entropy is averaged
     over pixels, as in the Keras example."""
     motion_loss: float = 0.1
-    """Weight of a second loss, if there is a history: the cross-entropy between the predicted
+    """Weight of a second loss, if motion is measured: the cross-entropy between the predicted
     motion and what is then measured, summed over pixels by their brightness. 0: none."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
-    sampling_epochs: int = 16
+    sampling_epochs: int = 6
     """Epochs during which the probability of a real frame beyond the context falls from 1 to
     0 (scheduled sampling, Bengio et al. 2015, linear decay)."""
     muon: bool = True
@@ -135,7 +140,7 @@ class Config:
     """Muon's weight decay, multiplied by the learning rate in each step."""
     warmup_steps: int = 100
     """Steps over which the learning rates rise from zero."""
-    cooldown: float = 0.2
+    cooldown: float = 0.4
     """Share of the epochs, the last ones, over which the learning rates fall to zero in a
     straight line (Hagele et al. 2024); before, they are constant, so that the end can be
     postponed. 0: they stay constant."""
@@ -156,7 +161,7 @@ PRESETS = {
         encoder_filters=8,
         filters=16,
         coarse_filters=24,
-        layers=(1, 1, 0),
+        layers=(0, 1, 0),
         frames=12,
         context=6,
         steps_per_epoch=60,
@@ -169,8 +174,13 @@ PRESETS = {
     ),
     # Two CPU cores; the shipped size.
     "cpu": Config(),
+    # Two CPU cores, any kind of video.
+    "forecaster": Config(
+        model="forecaster", coarse_filters=96, layers=(1, 2, 1), epochs=14, sampling_epochs=12
+    ),
     # One GPU; not measured on one yet.
     "gpu": Config(
+        model="forecaster",
         encoder_filters=64,
         filters=128,
         coarse_filters=256,
@@ -212,7 +222,9 @@ def build_model(config):
     if config.model == "keras-example":
         model = models.KerasExample(config.filters, precision=config.precision)
     else:
-        model = models.Forecaster(
+        a_class = models.Forecaster if config.model == "forecaster" else models.SheetForecaster
+        more = {"sheets": config.sheets} if config.model == "sheets" else {}
+        model = a_class(
             config.encoder_filters,
             config.filters,
             config.coarse_filters,
@@ -220,6 +232,7 @@ def build_model(config):
             config.motion_radius,
             config.history,
             precision=config.precision,
+            **more,
         )
     model.build((None, None, config.size, config.size, config.channels))
     return model
@@ -229,8 +242,9 @@ class ClosedLoop(keras.Model):
     """A next-frame model as `fit` trains it.
 
     {"videos": x, "real": which of its frames to use} -> {"frames": the predictions}, and,
-    if the config has a loss for it, "motion": the predicted motion, for blocks of 4x4 pixels,
-    (batch, frames - 1, size / 4, size / 4, 2 (2 motion_radius + 1)), as logits.
+    if the config has a loss for it, "motion": of a forecaster the predicted motion, for blocks
+    of 4x4 pixels, (batch, frames - 1, size / 4, size / 4, 2 (2 motion_radius + 1)), as logits;
+    of sheets the cross-entropy itself, (batch, frames - 1), since they measure it anyway.
     """
 
     def __init__(self, model, config):
@@ -238,10 +252,11 @@ class ClosedLoop(keras.Model):
         self.model = model
         self.built = True  # the model is
         self.has_motion_loss = has_motion_loss(config)
+        self.motion = "motion_error" if config.model == "sheets" else "motion"
         losses = {"frames": LOSSES[config.loss]}
         weights = {"frames": 1}
         if self.has_motion_loss:
-            losses["motion"] = motion_cross_entropy
+            losses["motion"] = MOTION_LOSSES[config.model]
             weights["motion"] = config.motion_loss
         self.compile(make_optimizer(config), losses, weights, jit_compile=models.use_xla())
         self.optimizer.build(self.trainable_variables)
@@ -253,12 +268,12 @@ class ClosedLoop(keras.Model):
         frames, states = self.model.read(inputs["videos"], inputs["real"], training)
         outputs = {"frames": frames}
         if self.has_motion_loss:
-            outputs["motion"] = ops.stack([state["motion"] for state in states], axis=1)
+            outputs["motion"] = ops.stack([state[self.motion] for state in states], axis=1)
         return outputs
 
 
 def has_motion_loss(config):
-    measures_motion = config.model == "forecaster" and config.motion_radius and config.history
+    measures_motion = config.model in MOTION_LOSSES and config.motion_radius and config.history
     return bool(measures_motion and config.motion_loss)
 
 
@@ -292,7 +307,13 @@ def motion_cross_entropy(videos, motion):
     return ops.mean(ops.sum(brightness * cross_entropy, axis=(1, 2)))
 
 
+def mean_motion_error(videos, motion_error):
+    """The mean of what sheets measured, (batch, frames - 1)."""
+    return ops.mean(motion_error)
+
+
 LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
+MOTION_LOSSES = {"forecaster": motion_cross_entropy, "sheets": mean_motion_error}
 
 
 class ClosedLoopVideos(data.MovingMNIST):
@@ -335,6 +356,8 @@ class ClosedLoopVideos(data.MovingMNIST):
             rng = np.random.default_rng([data.SAMPLING, config.seed, self.epoch, index])
             beyond = real[:, config.context :]  # (batch, frames - 1 - context)
             beyond[:] = rng.random(beyond.shape) < probability
+            # Once the model goes on by itself it stays so, as it must when it forecasts.
+            beyond[:] = np.logical_and.accumulate(beyond, axis=1)
         targets = {"frames": y}
         if has_motion_loss(config):
             targets["motion"] = np.concatenate([x[:, :1], y], axis=1)  # the whole videos
@@ -343,9 +366,9 @@ class ClosedLoopVideos(data.MovingMNIST):
 
 @keras.saving.register_keras_serializable("next_frame")
 class ConvolutionMuon(keras.optimizers.Muon):
-    """Keras's Muon for convolution kernels, and an average of the weights that warms up.
+    """Keras's Muon for convolution kernels, too, and an average of the weights that warms up.
 
-    Keras sends every kernel that is not two-dimensional to Adam. Here a kernel (height,
+    Keras sends every kernel that is not two-dimensional to Adam. Here a convolution's kernel (height,
     width, in, out) takes Muon's step as the matrix (height * width * in, out), as in
     Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". (A
     Conv2DTranspose of step 2 and size 2, whose kernel is (2, 2, out, in), multiplies by
@@ -354,7 +377,7 @@ class ConvolutionMuon(keras.optimizers.Muon):
 
     def _should_use_adamw(self, variable):
         excluded = any(layer in variable.path for layer in self.exclude_layers)
-        return len(variable.shape) != 4 or excluded
+        return len(variable.shape) not in (2, 4) or excluded
 
     def zeropower_via_newtonschulz5(self, x, steps):
         matrix = ops.reshape(x, (-1, x.shape[-1]))  # (height * width * in, out)
@@ -762,6 +785,8 @@ def check(config):
     positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
     positive += " learning_rate adam_learning_rate size"
+    if config.model == "sheets":
+        positive += " sheets motion_radius history"
     not_negative = (
         "motion_radius history motion_loss sampling_epochs warmup_steps seed weight_decay clip_norm"
     )
@@ -975,7 +1000,8 @@ def architecture_of(path):
     if isinstance(model, models.KerasExample):
         shape = {"model": "keras-example", "filters": model.filters}
     else:
-        shape = {"model": "forecaster", **model.architecture}
+        name = "sheets" if isinstance(model, models.SheetForecaster) else "forecaster"
+        shape = {"model": name, **model.architecture}
     return {**shape, "channels": model.channels}
 
 

@@ -22,7 +22,7 @@ def build(preset, **changes):
 
 
 def plain_stack(size=32):
-    return build("tiny", layers=(2, 0, 0), motion_radius=0, size=size)
+    return build("tiny", model="forecaster", layers=(2, 0, 0), motion_radius=0, size=size)
 
 
 def some_videos(count=2, frames=5, size=32):
@@ -56,7 +56,7 @@ def naive_rollout(model, context, horizon):
 
 
 @pytest.mark.parametrize("batch, frames, horizon", [(1, 1, 1), (3, 1, 3), (2, 4, 3)])
-@pytest.mark.parametrize("kind", ["tiny", "keras-example", "plain"])
+@pytest.mark.parametrize("kind", ["tiny", "forecaster", "keras-example", "plain"])
 def test_rollout_is_whole_sequence_calls_on_own_predictions(kind, batch, frames, horizon):
     if kind == "plain":
         model = plain_stack()
@@ -80,7 +80,7 @@ def test_rollout_sees_new_weights():
     model = build("tiny", size=32)
     context = some_videos(frames=2)
     before = models.rollout(model, context, 2)
-    model.synthesis_head.bias.assign(model.synthesis_head.bias + 1)
+    model.motion_head.bias.assign(model.motion_head.bias + np.eye(20)[0])
     assert np.abs(models.rollout(model, context, 2) - before).max() > 0.01
 
 
@@ -162,7 +162,7 @@ def test_options_that_step_does_not_know_are_refused(option):
         models.ConvLSTM2D(4, 3, **option)
 
 
-@pytest.mark.parametrize("preset", ["tiny", "keras-example"])
+@pytest.mark.parametrize("preset", ["tiny", "forecaster", "keras-example"])
 def test_a_saved_model_is_restored_bit_for_bit(tmp_path, preset):
     model = build(preset, size=32)
     videos = some_videos()
@@ -186,7 +186,13 @@ def test_a_saved_model_is_restored_bit_for_bit(tmp_path, preset):
 
 @pytest.mark.parametrize(
     "preset, parameters",
-    [("tiny", 151_838), ("cpu", 1_636_838), ("gpu", 15_079_718), ("keras-example", 745_537)],
+    [
+        ("tiny", 92_724),
+        ("cpu", 406_900),
+        ("forecaster", 1_636_838),
+        ("gpu", 15_079_718),
+        ("keras-example", 745_537),
+    ],
 )
 def test_parameter_counts(preset, parameters):
     assert build(preset).count_params() == parameters
@@ -195,7 +201,11 @@ def test_parameter_counts(preset, parameters):
 def test_plain_stack_has_no_parts_of_the_pyramid():
     model = train.build_model(
         train.dataclasses.replace(
-            train.Config(), encoder_filters=32, filters=64, layers=(3, 0, 0), motion_radius=0
+            train.PRESETS["forecaster"],
+            encoder_filters=32,
+            filters=64,
+            layers=(3, 0, 0),
+            motion_radius=0,
         )
     )
     names = {layer.name for layer in model.layers}
@@ -245,6 +255,109 @@ def test_move_is_the_sum_that_it_says():
     np.testing.assert_allclose(moved[0, ..., 0], expected, rtol=1e-5)
 
 
+def two_digits(frames, count=10):
+    """Videos of two digits, and each of the digits alone: (count, frames, 64, 64, 1) each."""
+    numbers = np.random.default_rng(4).random((count, 2, 4))
+    digits = data.load_digits("test")
+    first, second = (
+        data.to_float(data.move_digits(digits, numbers[:, n : n + 1], frames)) for n in (0, 1)
+    )
+    return np.maximum(first, second), first, second
+
+
+def test_separate_finds_the_digits_that_overlap_and_how_they_move():
+    videos, *digits = two_digits(frames=10)
+    sheets = np.zeros((10, 2, 64, 64, 1), "float32")
+    for n in range(10):
+        sheets, moved_by = (array(part) for part in models.separate(videos[:, n], sheets, 4))
+        np.testing.assert_allclose(sheets.max(axis=1), videos[:, n], atol=1e-6)
+    # Which sheet has which digit is left open.
+    errors = [
+        [np.square(sheets[:, k] - digit[:, -1]).sum(axis=(1, 2, 3)) for digit in digits]
+        for k in (0, 1)
+    ]
+    either = errors[0][0] + errors[1][1], errors[0][1] + errors[1][0]
+    assert np.median(np.minimum(*either)) < 1e-6 and np.minimum(*either).mean() < 2
+    # A sheet moved from where its digit was.
+    vertical, horizontal = moved_by.reshape(10, 2, 2, 9).argmax(axis=-1).transpose(2, 0, 1) - 4
+    assert (np.sort(moved_by, axis=-1)[:, -3:] == [0, 1, 1]).all()
+    for video in np.flatnonzero(np.minimum(*either) < 1e-6):
+        order = (0, 1) if either[0][video] < either[1][video] else (1, 0)
+        for k, digit in zip(order, digits):
+            shift = vertical[video, k], horizontal[video, k]
+            before = np.pad(digit[video, -2, :, :, 0], 4)
+            before = before[4 + shift[0] : 68 + shift[0], 4 + shift[1] : 68 + shift[1]]
+            np.testing.assert_allclose(before, digit[video, -1, :, :, 0], atol=1e-6)
+
+
+def test_separate_gives_what_is_new_to_every_sheet():
+    frame = np.zeros((1, 32, 32, 3), "float32")
+    frame[0, 10:20, 12:22] = np.random.default_rng(0).random((10, 10, 3))
+    sheets, _ = models.separate(frame, np.zeros((1, 2, 32, 32, 3), "float32"), 4)
+    np.testing.assert_array_equal(array(sheets)[:, 0], frame)
+    frame[0, 2:4, 2:4, 1] = 0.25
+    sheets, moved_by = models.separate(frame, sheets, 4)
+    np.testing.assert_allclose(array(sheets)[:, 1], frame, atol=1e-6)
+    assert array(moved_by)[0].reshape(2, 9).argmax(axis=1).tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("y, x", [(0, 0), (7, -2), (-30, 40)])
+def test_translate_by_whole_pixels_moves_pixels(y, x, channels):
+    frame = np.random.default_rng(0).random((1, 16, 12, channels)).astype("float32")
+    position = np.array([[y, x]], "float32")
+    moved = array(models.translate(frame, position, np.full((1, 2), models.SHARP, "float32")))
+    black = np.pad(frame, [(0, 0), (40, 40), (40, 40), (0, 0)])
+    np.testing.assert_allclose(moved, black[:, 40 - y : 56 - y, 40 - x : 52 - x], atol=2e-4)
+
+
+def test_translate_to_an_uncertain_place_is_the_mean_over_places():
+    frame = np.zeros((1, 64, 64, 1), "float32")
+    frame[0, 30, 30] = 1
+    position, scale = np.array([[2.3, -4.0]], "float32"), np.array([[1.5, 0.4]], "float32")
+    moved = array(models.translate(frame, position, scale))[0, :, :, 0]
+    drawn = np.random.default_rng(0).logistic(position[0], scale[0], (200_000, 2)).round()
+    for axis in (0, 1):
+        share = np.bincount(np.int64(drawn[:, axis]) + 30, minlength=64)[:64] / len(drawn)
+        np.testing.assert_allclose(moved.sum(axis=1 - axis), share, atol=0.005)
+
+
+def test_sheets_know_their_own_predictions():
+    """What was predicted is not taken apart; it differs from what is, however little, is."""
+    model = build("tiny")
+    videos, *_ = two_digits(frames=4, count=3)
+    states = model.empty_states(3, 64, 64)
+    for n in range(4):
+        prediction, states = model.step(videos[:, n], states)
+    assert np.abs(array(states["position"])).max() > 0.1
+    _, own = model.step(prediction, states)
+    np.testing.assert_array_equal(array(own["reference"]), array(states["reference"]))
+    rounded = data.to_float(data.to_uint8(array(prediction)))  # as a file would keep it
+    _, from_file = model.step(rounded, states)
+    np.testing.assert_array_equal(array(from_file["reference"]), array(states["reference"]))
+    other = array(prediction).copy()
+    other[0, 40, 40] = 1 - other[0, 40, 40]
+    _, news = model.step(other, states)
+    same = array(news["reference"]) == array(states["reference"])
+    assert not same[:2].all() and same[2:].all()  # two sheets a video
+
+
+def test_a_forecast_of_sheets_is_made_of_what_was_seen():
+    """Each predicted frame has, sheet by sheet, the brightness of the last real one."""
+    model = build("tiny")
+    context, *_ = two_digits(frames=5, count=2)
+    context = np.pad(context, [(0, 0), (0, 0), (32, 32), (32, 32), (0, 0)])  # far from the edges
+    states = model.empty_states(2, 128, 128)
+    for n in range(5):
+        prediction, states = model.step(context[:, n], states)
+    reference = array(states["reference"]).sum(axis=(1, 2, 3))
+    for n in range(3):
+        prediction, states = model.step(prediction, states)
+        place = array(states["position"])
+        moved = array(models.translate(states["reference"], place, np.full_like(place, 0.3)))
+        np.testing.assert_allclose(moved.sum(axis=(1, 2, 3)), reference, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 4)])
 def test_match_finds_where_a_digit_came_from(dy, dx):
     digit = data.load_digits("test")[0] / np.float32(255)
@@ -290,10 +403,11 @@ def test_move_undoes_what_match_measures():
     assert np.square(moved - frame).sum() < 0.05 * np.square(last_frame - frame).sum()
 
 
-def test_bfloat16_is_close_to_float32():
+@pytest.mark.parametrize("kind", ["sheets", "forecaster"])
+def test_bfloat16_is_close_to_float32(kind):
     videos = some_videos()
-    exact = build("tiny", size=32)
-    half = build("tiny", size=32, precision="mixed_bfloat16")
+    exact = build("tiny", model=kind, size=32)
+    half = build("tiny", model=kind, size=32, precision="mixed_bfloat16")
     half.set_weights(exact.get_weights())
     assert half.conv_lstms[0].compute_dtype == "bfloat16"
     predictions = array(half(videos))
