@@ -361,7 +361,7 @@ class SheetForecaster(Pyramid):
         self.motion_hidden = [
             keras.layers.Dense(512, activation="silu", name=f"motion_hidden_{n}") for n in (0, 1)
         ]
-        # Probabilities of vertical and of horizontal displacements, and two scales.
+        # Logits of vertical and of horizontal displacements, and how uncertain each is.
         self.motion_head = keras.layers.Dense(2 * len(self.displacements) + 2, name="motion_head")
 
     def empty_states(self, batch, height, width):
@@ -375,6 +375,7 @@ class SheetForecaster(Pyramid):
             "reference": ops.zeros((each, *frame)),
             # How far each has moved since then, down and to the right, in pixels.
             "position": ops.zeros((each, 2)),
+            "spread": ops.zeros((each, 2)),  # how uncertain that is: the scale of `translate`
             # Probabilities of the last displacements, newest first.
             "history": ops.zeros((each, self.history * both)),
             "motion": ops.zeros((each, both)),  # logits of the next displacements
@@ -403,6 +404,7 @@ class SheetForecaster(Pyramid):
         news_of_pixels = news[:, None, None, None]
         reference = ops.where(news_of_pixels, real_sheets, states["reference"])
         position = ops.where(news[:, None], 0.0, states["position"])  # (batch * sheets, 2)
+        spread = ops.where(news[:, None], 0.0, states["spread"])
         in_place = ops.stop_gradient(
             translate(reference, position, SHARP * ops.ones_like(position))
         )
@@ -422,17 +424,17 @@ class SheetForecaster(Pyramid):
         # Most often a displacement is about the last one. Times 3: a softmax starts out flat,
         # and this lets it sharpen sooner.
         motion = 3 * (x[:, :-2] + 2 * moved_by)  # (batch * sheets, both)
-        scale = ops.softplus(x[:, -2:] - 1) + SHARP  # (batch * sheets, 2)
-
         # A displacement tells where something came from, so it moves by the opposite.
         position = position - ops.sum(softmax_of_both(motion) * self.displacements, axis=-1)
-        next_sheets = translate(reference, position, scale)
+        spread = spread + ops.softplus(x[:, -2:] - 2)  # who guesses twice is less certain
+        next_sheets = translate(reference, position, spread + SHARP)
         next_frame = ops.max(ops.reshape(next_sheets, apart), axis=1)
         return next_frame, {
             "layers": layers,
             "sheets": sheets,
             "reference": reference,
             "position": position,
+            "spread": spread,
             "history": history,
             "motion": motion,
             "next_frame": next_frame,

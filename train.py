@@ -111,7 +111,7 @@ class Config:
     """Videos in a batch. On a CPU more updates pay more than larger batches."""
     steps_per_epoch: int = 250
     """Batches in an epoch, after which the run is scored and saved. All videos are new."""
-    epochs: int = 40
+    epochs: int = 28
     """Epochs in all; the learning rates end at zero with the last one."""
     validation_videos: int = 200
     """Validation videos to forecast after each epoch; of own clips all, if they are fewer."""
