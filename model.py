@@ -359,7 +359,8 @@ class SheetForecaster(Pyramid):
         self.displacements = np.arange(-motion_radius, motion_radius + 1, dtype="float32")
         self.history_in = keras.layers.Dense(filters, dtype=precision, name="history_in")
         self.motion_hidden = [
-            keras.layers.Dense(512, activation="silu", name=f"motion_hidden_{n}") for n in (0, 1)
+            keras.layers.Dense(16 * filters, activation="silu", name=f"motion_hidden_{n}")
+            for n in (0, 1)
         ]
         # Logits of vertical and of horizontal displacements, and how uncertain each is.
         self.motion_head = keras.layers.Dense(2 * len(self.displacements) + 2, name="motion_head")
@@ -419,7 +420,7 @@ class SheetForecaster(Pyramid):
         x = ops.sum(ops.cast(x, "float32") * brightness, axis=(1, 2))  # (batch * sheets, filters)
         x = ops.concatenate([x, history], axis=-1)
         for layer in self.motion_hidden:
-            x = layer(x)  # (batch * sheets, 512)
+            x = layer(x)  # (batch * sheets, 16 * filters)
         x = self.motion_head(x)
         # Most often a displacement is about the last one. Times 3: a softmax starts out flat,
         # and this lets it sharpen sooner.

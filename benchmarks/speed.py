@@ -82,7 +82,7 @@ def bare_convolutions(config):
     for layer in model.layers:
         if isinstance(layer, models.ConvLSTM2D):
             layer.step = recorded(layer, layer.step)
-        elif hasattr(layer, "kernel"):
+        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
             layer.call = recorded(layer, layer.call)
     frame = tf.zeros((config.batch_size, config.size, config.size, 1))
     model.step(frame, model.empty_states(config.batch_size, config.size, config.size))

@@ -188,10 +188,37 @@ for weight in layer.weights:
     print(f"{weight.name}:", tuple(weight.shape))
 
 # %% [markdown]
-# `model.py` stacks such layers into a `Forecaster`. Convolutions shrink the frame first, since a
-# digit is larger than 3 × 3 pixels; the layers work at a quarter and at an eighth of its size, and
-# then it grows again. The layers are also told how what they see has moved so far, which is measured
-# and not learned (`match` and `follow`). Whatever is inside, the whole model is one step:
+# `model.py` stacks such layers. Convolutions shrink the frame first, since a digit is larger than
+# 3 × 3 pixels; the layers work at an eighth of its size, and tell from what they remember how what
+# they see will move next.
+#
+# ### Two digits, two sheets
+#
+# Two digits that overlap look like one. But each moves as a whole, and that gives them away: nothing
+# of a digit was ever darker than what is seen at its place now. So a `SheetForecaster` sees a frame
+# as two sheets that lie upon each other. In the first frame both hold everything. Then each sheet is
+# moved to where it fits best below the next frame, and loses what is brighter than that frame:
+# whatever does not move along. This is measured, not learned. A few frames later, each sheet holds
+# one digit, and never mind if they cross:
+
+# %%
+sheets = np.zeros((1, 2, 64, 64, 1), "float32")  # (batch, sheets, height, width, channels)
+apart = []
+for n in range(8):
+    sheets, moved_by = models.separate(x[1:2, n], sheets, radius=4)
+    apart.append(ops.convert_to_numpy(sheets)[0])
+
+rows = [x[1, :8], [both[0] for both in apart], [both[1] for both in apart]]
+data.film_strip(
+    [[(frame, data.REAL_COLOUR) for frame in row] for row in rows],
+    ["frame", "sheet 1", "sheet 2"],
+)
+
+# %% [markdown]
+# So the ConvLSTM2D layers watch one thing at a time, as if every sheet were a video of its own, and
+# say how it will move. The forecast is made of the sheets as they were last seen, in their
+# predicted places. Another model, `Forecaster`, predicts pixels, and is for videos in which
+# things do not move as a whole. Whatever is inside, each model is one step:
 #
 # ```python
 # next_frame, states = model.step(frame, states)
@@ -201,7 +228,7 @@ for weight in layer.weights:
 # smallest one with more epochs. Every hyperparameter is a field of `train.Config`, with a comment.
 
 # %%
-config = dataclasses.replace(train.PRESETS["tiny"], epochs=12, sampling_epochs=5)
+config = dataclasses.replace(train.PRESETS["tiny"], epochs=12)
 if TINY:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
     config = dataclasses.replace(config, **small)
@@ -270,8 +297,8 @@ print("context", context.shape, "-> prediction", prediction.shape)
 data.forecast_strip(context, truth, prediction)
 
 # %% [markdown]
-# Blurred, but on the move. The blur has a reason: the error is squared, and whoever is unsure
-# between two places does best with half a digit in each.
+# On the move, and the more blurred the farther ahead. The blur has a reason: the error is squared,
+# and whoever is unsure between two places does best with half a digit in each.
 #
 # The project ships weights of a larger model that was trained for longer. Here are both below the
 # real frames, with their errors: orange where the prediction is too bright, blue where it is too
@@ -331,8 +358,7 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# Errors grow with every frame, because each prediction builds on the one before, and because a
-# slightly wrong direction leads further and further away. The two scores need not agree: SSIM minds
+# Errors grow with every frame, because a slightly wrong direction leads further and further away. The two scores need not agree: SSIM minds
 # blur, and so may rank a sharp copy in the wrong place above a blurred forecast in the right one.
 #
 # ## 8. Watch it
@@ -404,7 +430,8 @@ plt.show()
 #
 # What do the gates do while a digit passes? We let the shipped model watch two videos at once, one
 # with a single digit and one that is black throughout, and note down what happens in its first
-# ConvLSTM2D layer. Whatever differs between the two is the layer's reaction to the digit.
+# ConvLSTM2D layer, which works on 8 × 8 places. Whatever differs between the two is the layer's
+# reaction to the digit. (Each video is two sheets to the model. We look at the first one of each.)
 #
 # The gates are computed from the layer's weights, just as in the formulas above.
 
@@ -424,9 +451,9 @@ def step_and_note(x, states):
         ops.sigmoid(x_part + h_part + bias), 4, axis=-1
     )
     h, (_, c) = type(layer).step(layer, x, states)
-    insides = [input_gate, forget_gate, output_gate, c, h]  # each (2, height, width, filters)
+    insides = [input_gate, forget_gate, output_gate, c, h]  # each (4, height, width, filters)
     insides = np.stack([ops.convert_to_numpy(ops.cast(part, "float32")) for part in insides])
-    reactions.append(np.abs(insides[:, 0] - insides[:, 1]).mean(axis=-1))  # mean over filters
+    reactions.append(np.abs(insides[:, 0] - insides[:, 2]).mean(axis=-1))  # mean over filters
     return h, [h, c]
 
 
@@ -452,11 +479,10 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# The gates follow the digit, and rest elsewhere: the layer writes, forgets and shows where
-# something moves. Compare the rows. The gates answer from the first frame on. The memory *c* was
-# empty before it, and fills while the frames go by; look for a trail behind the digit, where it
-# remembers what has passed. That is how a layer that sees one frame at a time can know a
-# direction.
+# Compare the rows. The gates answer from the first frame on, most of all where the digit is. The
+# memory *c* was empty before it, and fills while the frames go by; look for what stays behind the
+# digit, where the layer remembers what has passed. That is how a layer that sees one frame at a
+# time can know a direction.
 #
 # ## 12. Your turn
 #
@@ -465,16 +491,16 @@ plt.show()
 #    `horizon=20`. When does it stop being a forecast? In the terminal:
 #    `python animate.py --horizon 20`.
 # 2. **Three digits.** Give the shipped model videos with `digits_per_video=3`, which it never saw.
-#    Then train with `dataclasses.replace(config, digits_per_video=3)`. In the terminal, from the
-#    shipped weights on: `python train.py --init assets/forecaster.keras --digits-per-video 3
-#    --run runs/three`.
+#    Then train with `dataclasses.replace(config, digits_per_video=3, sheets=3)`. In the terminal,
+#    from the shipped weights on: `python train.py --init assets/forecaster.keras
+#    --digits-per-video 3 --sheets 3 --run runs/three`.
 # 3. **Your own clip.** Any grey video as a NumPy array `(videos, frames, height, width)` will do,
 #    uint8 or floats in [0, 1], height and width divisible by 8. Save it by `np.save("clip.npy",
 #    clip)`, then run `python animate.py --data clip.npy`. What does a model that knows nothing but
 #    digits make of it?
-# 4. **Look into the other layers.** Replace `shipped.conv_lstms[0]` in section 11 by `[1]` or
-#    `[-1]`. Which of them remember the longest?
+# 4. **Look into the other layer.** Replace `shipped.conv_lstms[0]` in section 11 by `[1]`. Which of
+#    them remembers longer?
 # 5. **Teacher forcing.** Train with `dataclasses.replace(config, teacher_forcing=True)`, and draw
 #    section 7 again. How much of the gap comes from training in a closed loop?
-# 6. **Bigger.** Double `filters` and `coarse_filters`. Is it better after as many *videos*? And
-#    after as many *minutes*?
+# 6. **Pixels.** Train with `dataclasses.replace(config, model="forecaster")`, and draw section 6
+#    again. Where are its forecasts blurred, and those of sheets are not?

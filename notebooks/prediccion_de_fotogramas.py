@@ -191,11 +191,37 @@ for weight in layer.weights:
     print(f"{weight.name}:", tuple(weight.shape))
 
 # %% [markdown]
-# `model.py` apila estas capas en un `Forecaster`. Primero unas convoluciones reducen el fotograma,
-# porque un dígito es mayor que 3 × 3 píxeles; las capas trabajan a un cuarto y a un octavo de su
-# tamaño, y después vuelve a crecer. A las capas se les dice, además, cómo se ha movido hasta ahora lo
-# que ven, que se mide y no se aprende (`match` y `follow`). Haya lo que haya dentro, el modelo
-# entero es un solo paso:
+# `model.py` apila estas capas. Primero unas convoluciones reducen el fotograma, porque un dígito es
+# mayor que 3 × 3 píxeles; las capas trabajan a un octavo de su tamaño y, con lo que recuerdan, dicen
+# cómo se va a mover lo que ven.
+#
+# ### Dos dígitos, dos láminas
+#
+# Dos dígitos superpuestos parecen uno solo. Pero cada uno se mueve entero, y eso los delata: nada de
+# un dígito ha sido nunca más oscuro que lo que ahora se ve en su sitio. Por eso un `SheetForecaster`
+# ve cada fotograma como dos láminas puestas una sobre otra. En el primero, ambas lo contienen todo.
+# Después, cada lámina se mueve adonde mejor encaja debajo del fotograma siguiente y pierde lo que es
+# más claro que él: lo que no la acompaña. Esto se mide, no se aprende. Unos fotogramas más tarde,
+# cada lámina tiene un dígito, aunque se crucen:
+
+# %%
+sheets = np.zeros((1, 2, 64, 64, 1), "float32")  # (lote, láminas, alto, ancho, canales)
+apart = []
+for n in range(8):
+    sheets, moved_by = models.separate(x[1:2, n], sheets, radius=4)
+    apart.append(ops.convert_to_numpy(sheets)[0])
+
+rows = [x[1, :8], [both[0] for both in apart], [both[1] for both in apart]]
+data.film_strip(
+    [[(frame, data.REAL_COLOUR) for frame in row] for row in rows],
+    ["fotograma", "lámina 1", "lámina 2"],
+)
+
+# %% [markdown]
+# Así, las capas ConvLSTM2D miran una sola cosa cada vez, como si cada lámina fuera otro vídeo, y
+# dicen cómo se moverá. La predicción se compone de las láminas tal como se vieron por última vez, en
+# los sitios previstos. Otro modelo, `Forecaster`, predice píxeles y sirve para vídeos en los que las
+# cosas no se mueven enteras. Haya lo que haya dentro, cada modelo es un solo paso:
 #
 # ```python
 # next_frame, states = model.step(frame, states)
@@ -205,7 +231,7 @@ for weight in layer.weights:
 # épocas. Cada hiperparámetro es un campo de `train.Config`, con su comentario.
 
 # %%
-config = dataclasses.replace(train.PRESETS["tiny"], epochs=12, sampling_epochs=5)
+config = dataclasses.replace(train.PRESETS["tiny"], epochs=12)
 if TINY:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
     config = dataclasses.replace(config, **small)
@@ -278,7 +304,7 @@ print("contexto", context.shape, "-> predicción", prediction.shape)
 data.forecast_strip(context, truth, prediction)
 
 # %% [markdown]
-# Borroso, pero se mueve. Lo borroso tiene su razón: el error se eleva al cuadrado, y quien duda
+# Se mueve, y cuanto más lejos, más borroso. Lo borroso tiene su razón: el error se eleva al cuadrado, y quien duda
 # entre dos sitios sale mejor parado si pone medio dígito en cada uno.
 #
 # El proyecto incluye los pesos de un modelo mayor, entrenado durante más tiempo. Aquí están los
@@ -340,8 +366,8 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# El error crece con cada fotograma, porque cada predicción se apoya en la anterior y porque una
-# dirección ligeramente equivocada lleva cada vez más lejos. Las dos medidas no siempre coinciden: el
+# El error crece con cada fotograma, porque una dirección ligeramente equivocada lleva cada vez más
+# lejos. Las dos medidas no siempre coinciden: el
 # SSIM castiga lo borroso, y puede preferir una copia nítida en el lugar equivocado a una predicción
 # borrosa en el correcto.
 #
@@ -415,7 +441,8 @@ plt.show()
 #
 # ¿Qué hacen las puertas cuando pasa un dígito? Dejamos que el modelo incluido vea dos vídeos a la
 # vez, uno con un solo dígito y otro completamente negro, y anotamos lo que ocurre en su primera
-# capa ConvLSTM2D. Toda diferencia entre los dos es la reacción de la capa al dígito.
+# capa ConvLSTM2D, que trabaja con 8 × 8 lugares. Toda diferencia entre los dos es la reacción de la
+# capa al dígito. (Para el modelo, cada vídeo son dos láminas. Miramos la primera de cada uno.)
 #
 # Las puertas se calculan con los pesos de la capa, exactamente como en las fórmulas de arriba.
 
@@ -435,9 +462,9 @@ def step_and_note(x, states):
         ops.sigmoid(x_part + h_part + bias), 4, axis=-1
     )
     h, (_, c) = type(layer).step(layer, x, states)
-    insides = [input_gate, forget_gate, output_gate, c, h]  # cada uno (2, alto, ancho, filtros)
+    insides = [input_gate, forget_gate, output_gate, c, h]  # cada uno (4, alto, ancho, filtros)
     insides = np.stack([ops.convert_to_numpy(ops.cast(part, "float32")) for part in insides])
-    reactions.append(np.abs(insides[:, 0] - insides[:, 1]).mean(axis=-1))  # media de los filtros
+    reactions.append(np.abs(insides[:, 0] - insides[:, 2]).mean(axis=-1))  # media de los filtros
     return h, [h, c]
 
 
@@ -463,11 +490,10 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Las puertas siguen al dígito y en lo demás descansan: la capa escribe, olvida y muestra donde algo
-# se mueve. Compara las filas. Las puertas responden desde el primer fotograma. La memoria *c*
-# estaba vacía antes de él y se va llenando a medida que pasan los demás; busca la estela que deja
-# el dígito, donde la capa recuerda lo que ha pasado por allí. Así es como una capa que ve un solo
-# fotograma cada vez puede conocer una dirección.
+# Compara las filas. Las puertas responden desde el primer fotograma, sobre todo donde está el
+# dígito. La memoria *c* estaba vacía antes de él y se va llenando a medida que pasan los demás;
+# busca lo que queda detrás del dígito, donde la capa recuerda lo que ha pasado por allí. Así es
+# como una capa que ve un solo fotograma cada vez puede conocer una dirección.
 #
 # ## 12. Ahora te toca a ti
 #
@@ -476,16 +502,16 @@ plt.show()
 #    `horizon=20`. ¿Cuándo deja de ser una predicción? En la terminal:
 #    `python animate.py --horizon 20`.
 # 2. **Tres dígitos.** Dale al modelo incluido vídeos con `digits_per_video=3`, que nunca ha visto.
-#    Después, entrena con `dataclasses.replace(config, digits_per_video=3)`. En la terminal, a
-#    partir de los pesos incluidos: `python train.py --init assets/forecaster.keras
-#    --digits-per-video 3 --run runs/three`.
+#    Después, entrena con `dataclasses.replace(config, digits_per_video=3, sheets=3)`. En la
+#    terminal, a partir de los pesos incluidos: `python train.py --init assets/forecaster.keras
+#    --digits-per-video 3 --sheets 3 --run runs/three`.
 # 3. **Tu propio vídeo.** Sirve cualquier vídeo en gris como array de NumPy `(vídeos, fotogramas,
 #    alto, ancho)`, uint8 o decimales en [0, 1], con alto y ancho divisibles por 8. Guárdalo con
 #    `np.save("clip.npy", clip)` y ejecuta `python animate.py --data clip.npy`. ¿Qué entiende de él
 #    un modelo que solo conoce dígitos?
-# 4. **Las otras capas.** En la sección 11, cambia `shipped.conv_lstms[0]` por `[1]` o por `[-1]`.
-#    ¿Cuál recuerda durante más tiempo?
+# 4. **La otra capa.** En la sección 11, cambia `shipped.conv_lstms[0]` por `[1]`. ¿Cuál de las dos
+#    recuerda durante más tiempo?
 # 5. **Teacher forcing.** Entrena con `dataclasses.replace(config, teacher_forcing=True)` y vuelve a
 #    dibujar la sección 7. ¿Qué parte de la diferencia se debe a entrenar en bucle cerrado?
-# 6. **Más grande.** Duplica `filters` y `coarse_filters`. ¿Es mejor tras el mismo número de
-#    *vídeos*? ¿Y tras los mismos *minutos*?
+# 6. **Píxeles.** Entrena con `dataclasses.replace(config, model="forecaster")` y vuelve a dibujar la
+#    sección 6. ¿Dónde son borrosas sus predicciones, y no las de las láminas?

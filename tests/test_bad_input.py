@@ -78,7 +78,7 @@ BAD_FIELDS = [
     ("batch_size", 0), ("steps_per_epoch", -1), ("epochs", 0), ("validation_videos", 0),
     ("filters", 0), ("digits_per_video", 0), ("context", 0), ("frames", 2), ("size", 24),
     ("layers", (0, 0, 0)), ("layers", (1, -1, 1)), ("layers", (1, 1)), ("layers", "abc"),
-    ("motion_radius", -1), ("filters", 3.5), ("filters", "32"), ("filters", True),
+    ("motion_radius", -1), ("motion_radius", 0), ("history", 0), ("sheets", 0), ("filters", 3.5), ("filters", "32"), ("filters", True),
     ("filters", None), ("loss", "mse"), ("model", "?"), ("model", []),
     ("learning_rate", float("nan")), ("learning_rate", float("inf")), ("weight_decay", 1e300),
     ("cooldown", 1.5), ("sampling_epochs", -1), ("average", -0.1), ("average", 1.0),

@@ -213,7 +213,7 @@ def test_a_batch_of_windows_follows_from_seed_epoch_and_index_alone():
 
 # Training and forecasting
 
-ON_CLIPS = dataclasses.replace(SMALLEST, digits_per_video=2, epochs=2)
+ON_CLIPS = dataclasses.replace(SMALLEST, model="forecaster", digits_per_video=2, epochs=2)
 
 
 @pytest.fixture(scope="module")

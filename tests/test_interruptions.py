@@ -27,7 +27,13 @@ resource = pytest.importorskip("resource", reason="limits of a process, which Wi
 
 # Four epochs of the quickest model, the last of which cools down.
 QUICK = dataclasses.replace(
-    SMALLEST, layers=(1, 0, 0), motion_radius=0, frames=3, epochs=4, cooldown=0.25
+    SMALLEST,
+    model="forecaster",
+    layers=(1, 0, 0),
+    motion_radius=0,
+    frames=3,
+    epochs=4,
+    cooldown=0.25,
 )
 
 

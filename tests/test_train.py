@@ -284,7 +284,9 @@ def test_scheduled_sampling_gives_way_to_the_models_own_frames():
         assert real(epoch).shape == (50, 19)
         assert real(epoch)[:, :10].all()
     assert real(0).all()
-    assert 0.4 < real(25)[:, 10:].mean() < 0.6
+    assert 0.4 < real(25)[:, 10].mean() < 0.6
+    # Once a model goes on by itself it stays so.
+    assert (real(25)[:, 10:] <= real(25)[:, 9:-1]).all()
     assert not real(50)[:, 10:].any() and not real(99)[:, 10:].any()
     np.testing.assert_array_equal(real(25), real(25))
     assert (real(25) != real(26)).any()
@@ -312,6 +314,30 @@ def test_squared_error_is_summed_over_pixels():
     assert float(train.squared_error(y, prediction)) == 4 * 4 * 0.25
 
 
+def test_the_motion_loss_of_sheets_is_least_for_the_motion_that_is_then_measured():
+    """One digit moves by (2, -3), so it came from 2 pixels above and 3 to the right."""
+    digit = data.to_float(data.load_digits("test")[0])
+    videos = np.zeros((1, 3, 64, 64, 1), "float32")
+    for n in range(3):
+        videos[0, n, 10 + 2 * n : 38 + 2 * n, 20 - 3 * n : 48 - 3 * n, 0] = digit
+    model = train.build_model(dataclasses.replace(SMALLEST, size=64))
+    states = model.empty_states(1, 64, 64)
+    _, states = model.step(videos[:, 0], states)
+    assert float(states["motion_error"][0]) == 0  # there was nothing yet that could move
+    prediction, states = model.step(videos[:, 1], states)
+    errors = []
+    for dy, dx in ((-2, 3), (-2, 2), (1, 1)):
+        logits = np.zeros((2, 2, 9), "float32")  # (sheets, vertical and horizontal, displacements)
+        logits[:, 0, 4 + dy] = logits[:, 1, 4 + dx] = 9
+        _, after = model.step(videos[:, 2], {**states, "motion": logits.reshape(2, 18)})
+        errors.append(float(after["motion_error"][0]))
+    assert errors == sorted(errors)
+    brightness = 2 * digit.sum()  # both sheets hold the digit
+    assert errors[0] < 0.01 * brightness and errors[1] == pytest.approx(9 * brightness, rel=0.01)
+    _, own = model.step(prediction, states)
+    assert float(own["motion_error"][0]) == 0  # nothing was measured
+
+
 def test_motion_loss_is_least_for_the_motion_that_is_then_measured():
     videos = data.to_float(data.make_videos(data.load_digits("test"), 2, seed=4, frames=4))
     measured = np.stack(
@@ -332,8 +358,16 @@ def test_motion_loss_is_least_for_the_motion_that_is_then_measured():
     assert losses[0] < 0.1 * losses[1]
 
 
-@pytest.mark.parametrize("change", [{"motion_loss": 0.0}, {"history": 0}, {"motion_radius": 0}])
-def test_without_a_history_there_is_no_motion_loss(change):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"motion_loss": 0.0},
+        {"model": "forecaster", "motion_loss": 0.0},
+        {"model": "forecaster", "history": 0},
+        {"model": "forecaster", "motion_radius": 0},
+    ],
+)
+def test_where_no_motion_is_measured_it_has_no_loss(change):
     config = dataclasses.replace(SMALLEST, **change)
     inputs, targets = train.ClosedLoopVideos(config)[0]
     logs = train.ClosedLoop(train.build_model(config), config).train_on_batch(
@@ -372,12 +406,30 @@ def test_adam_moves_everything_without_muon():
     np.testing.assert_allclose(bias, -1e-3, rtol=1e-3)
 
 
-def test_muon_is_kept_from_the_first_convolution_and_the_heads():
-    model = train.build_model(SMALLEST)
-    optimizer = train.make_optimizer(SMALLEST)
+@pytest.mark.parametrize(
+    "kind, heads",
+    [
+        ("sheets", {"motion_head"}),
+        ("forecaster", {"coarse_motion_head", "motion_head", "synthesis_head"}),
+    ],
+)
+def test_muon_is_kept_from_the_first_convolution_and_the_heads(kind, heads):
+    config = dataclasses.replace(SMALLEST, model=kind)
+    model = train.build_model(config)
+    optimizer = train.make_optimizer(config)
     adam = {v.path.split("/")[1] for v in model.trainable_variables
-            if len(v.shape) == 4 and optimizer._should_use_adamw(v)}  # fmt: skip
-    assert adam == {"encoder", "coarse_motion_head", "motion_head", "synthesis_head"}
+            if len(v.shape) > 1 and optimizer._should_use_adamw(v)}  # fmt: skip
+    assert adam == {"encoder", *heads}
+
+
+def test_a_dense_kernel_takes_the_same_step_as_a_convolution_of_one_pixel():
+    gradient = np.random.default_rng(0).normal(size=(36, 8)).astype("float32")
+    moved = []
+    for shape in ((36, 8), (1, 1, 36, 8)):
+        kernel = keras.Variable(np.zeros(shape, "float32"), name="kernel")
+        train.make_optimizer(FIRST_STEP).apply([gradient.reshape(shape)], [kernel])
+        moved.append(keras.ops.convert_to_numpy(kernel).reshape(36, 8))
+    np.testing.assert_allclose(*moved, rtol=1e-4)
 
 
 def test_the_average_of_the_weights_warms_up():
@@ -412,7 +464,7 @@ def test_learning_rate_warms_up_stays_and_ends_at_zero(cooldown, expected):
     assert rate == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize("preset", ["gpu", "keras-example"])
+@pytest.mark.parametrize("preset", ["forecaster", "gpu", "keras-example"])
 def test_other_presets_train(tmp_path, preset):
     config = dataclasses.replace(
         train.PRESETS[preset], frames=4, context=2, size=32, batch_size=2, steps_per_epoch=2,
