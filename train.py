@@ -693,7 +693,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
-def environment(distribution):
+def environment(distribution=None):
     """What a run ran on, for `environment.json`."""
     try:
         commit = subprocess.run(
