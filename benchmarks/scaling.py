@@ -77,12 +77,13 @@ def measure():
             times[batch_size, count] = step_seconds(config, count)
         one, two, four = (times[batch_size, count] for count in (1, 2, 4))
         print(
-            f"{batch_size:5}  {1e3 * one:8.1f}  {1e3 * two:9.1f}  {1e3 * four:9.1f}  {one / four:8.0%}"
+            f"{batch_size:5}  {1e3 * one:8.1f}  {1e3 * two:9.1f}  {1e3 * four:9.1f}  "
+            f"{one / four:8.0%}"
         )
     weak = times[8, 1], times[16, 2], times[32, 4]
     print(
-        f"strong, batch 8: {times[8, 1] / times[8, 2]:.2f} and {times[8, 1] / times[8, 4]:.2f} times "
-        "as fast on 2 and 4 devices; weak, 8 videos each: "
+        f"strong, batch 8: {times[8, 1] / times[8, 2]:.2f} and {times[8, 1] / times[8, 4]:.2f} "
+        "times as fast on 2 and 4 devices; weak, 8 videos each: "
         f"{2 * weak[0] / weak[1]:.2f} and {4 * weak[0] / weak[2]:.2f} times the videos"
     )
 
@@ -119,8 +120,9 @@ def on_paper():
     print(
         f"\ngpu preset: {parameters / 1e6:.2f} M parameters, {4 * parameters / 1e6:.0f} MB of "
         f"gradients in float32; {video / 1e9:.0f} GFLOP for a video, {update / 1e9:.0f} for the "
-        f"update of the weights\nassumed: {REACHED:.0%} of an H100's peak, so {1e3 * seconds_of_video:.2f} ms for a "
-        f"video and {1e3 * seconds_of_update:.2f} ms for the update"
+        f"update of the weights\nassumed: {REACHED:.0%} of an H100's peak, so "
+        f"{1e3 * seconds_of_video:.2f} ms for a video and {1e3 * seconds_of_update:.2f} ms for "
+        "the update"
     )
     batch = config.batch_size
     alone = batch * seconds_of_video + seconds_of_update
