@@ -145,7 +145,7 @@ def move_digits(digits, numbers, frames=20, size=64):
     return videos[..., None]
 
 
-def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
+def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64, rows=slice(None)):
     """Make Moving MNIST videos; the same seed gives the same videos on every machine.
 
     The first videos of a longer call are those of a shorter one.
@@ -156,9 +156,10 @@ def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
         seed: an integer, or a list of integers.
         digits_per_video, frames: at least 1.
         size: height and width of a frame in pixels, at least 28.
+        rows: which of them to make, a slice; the others cost nothing.
 
     Returns:
-        uint8 array (count, frames, size, size, 1).
+        uint8 array (count, frames, size, size, 1), or fewer by `rows`.
 
     Raises:
         InputError: a number out of its range.
@@ -168,7 +169,7 @@ def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
     if size < DIGIT_SIZE:
         raise InputError(f"size is {size}: a frame must hold a digit of {DIGIT_SIZE} pixels")
     numbers = np.random.default_rng(seed).random((count, digits_per_video, 4))
-    return move_digits(digits, numbers, frames, size)
+    return move_digits(digits, numbers[rows], frames, size)
 
 
 def evaluation_videos(split, indices, digits_per_video=2, frames=20, size=64):
@@ -273,9 +274,9 @@ class MovingMNIST(keras.utils.PyDataset):
         """x, y: float32 in [0, 1], (batch_size, frames - 1, size, size, 1) each."""
         return shift_frames(self.draw([TRAINING, self.seed, self.epoch, index]))
 
-    def draw(self, seed):
-        """The videos of a batch, uint8 (batch_size, frames, size, size, 1), by their seed."""
-        return make_videos(self.digits, self.batch_size, seed, **self.shape)
+    def draw(self, seed, rows=slice(None)):
+        """Videos of a batch, uint8 (batch_size, frames, size, size, 1), by their seed."""
+        return make_videos(self.digits, self.batch_size, seed, **self.shape, rows=rows)
 
     def on_epoch_end(self):
         self.epoch += 1

@@ -75,6 +75,7 @@ class NextFrameModel(keras.Model):
     """
 
     fold = 1
+    remat = False  # whether `read` keeps only the states of a step, for a gradient in less memory
 
     @functools.cached_property
     def compiled_step(self):
@@ -128,13 +129,16 @@ class NextFrameModel(keras.Model):
                 "the model itself on the videos"
             )
         states = self.empty_states(ops.shape(videos)[0], *videos.shape[2:4])
+        step = functools.partial(self.step, training=training)
+        if self.remat:
+            step = keras.remat(step)  # computes what is inside again where a gradient needs it
         predictions, all_states = [], []
         for n in range(videos.shape[1]):
             frame = videos[:, n]  # (batch, height, width, channels)
             if real is not None and n > 0:
                 frame_is_real = ops.reshape(real[:, n], (-1, 1, 1, 1))
                 frame = ops.where(frame_is_real, frame, predictions[-1])
-            prediction, states = self.step(frame, states, training)
+            prediction, states = step(frame, states)
             predictions.append(prediction)
             all_states.append(states)
         return ops.stack(predictions, axis=1), all_states

@@ -9,6 +9,7 @@
     python train.py --resume runs/mine --epochs 80     go on for longer than was planned
     python train.py --init assets/forecaster.keras     start from trained weights
     python train.py --config runs/mine/config.json --run runs/again     repeat a run
+    python train.py --preset gpu --devices all         several GPUs, on JAX; see devices.py
 
 Training is in closed loop: the model reads ten real frames and goes on from its own
 predictions, as it must when it forecasts. Early in training most of its inputs beyond the
@@ -60,6 +61,7 @@ from PIL import Image
 
 import clips
 import data
+import devices
 import model as models
 
 MOVING_MNIST = "moving-mnist"
@@ -108,7 +110,14 @@ class Config:
     """Real frames that a forecast starts from (10: Srivastava et al. 2015)."""
 
     batch_size: int = 4
-    """Videos in a batch. On a CPU more updates pay more than larger batches."""
+    """Videos in a batch, on all devices together. On a CPU more updates pay more than larger
+    batches."""
+    accumulate: int = 1
+    """Parts that a batch is trained in, one after the other, for a gradient in less memory; the
+    result is the same up to rounding."""
+    remat: bool = False
+    """Keep only the states of each step for the gradient, and compute the rest of it again
+    ("rematerialisation", Chen et al. 2016): far less memory, and about a third more time."""
     steps_per_epoch: int = 250
     """Batches in an epoch, after which the run is scored and saved. All videos are new."""
     epochs: int = 26
@@ -250,6 +259,7 @@ class ClosedLoop(keras.Model):
     def __init__(self, model, config):
         super().__init__()
         self.model = model
+        model.remat = config.remat
         self.built = True  # the model is
         self.has_motion_loss = has_motion_loss(config)
         self.motion = "motion_error" if config.model == "sheets" else "motion"
@@ -319,6 +329,9 @@ MOTION_LOSSES = {"forecaster": motion_cross_entropy, "sheets": mean_motion_error
 class ClosedLoopVideos(data.MovingMNIST):
     """Training pairs as `ClosedLoop` takes them.
 
+    What Keras calls a batch is one of the `accumulate` parts of ours, and of that the share of
+    this process. Random numbers are drawn for the whole batch, whoever uses them.
+
     Args:
         config: a `Config`.
         epoch: the epoch to start at.
@@ -329,7 +342,7 @@ class ClosedLoopVideos(data.MovingMNIST):
         super().__init__(
             config.seed,
             config.batch_size,
-            config.steps_per_epoch,
+            config.steps_per_epoch * config.accumulate,
             epoch,
             config.digits_per_video,
             config.frames,
@@ -338,30 +351,33 @@ class ClosedLoopVideos(data.MovingMNIST):
         self.config = config
         self.windows = windows
 
-    def draw(self, seed):
+    def draw(self, seed, rows=slice(None)):
         if self.windows is None:
-            return super().draw(seed)
+            return super().draw(seed, rows)
         rng = np.random.default_rng(seed)
-        return self.windows[rng.integers(len(self.windows), size=self.batch_size)]
+        return self.windows[rng.integers(len(self.windows), size=self.batch_size)[rows]]
 
     def __getitem__(self, index):
         """{"videos": x, "real": (batch, frames - 1) booleans}, {"frames": y, "motion": x and y}."""
-        x, y = super().__getitem__(index)
         config = self.config
-        real = np.ones(x.shape[:2], bool)
+        index, part = divmod(index, config.accumulate)
+        rows = devices.own_rows(config.batch_size, config.accumulate, part)
+        videos = self.draw([data.TRAINING, config.seed, self.epoch, index], rows)
+        x, y = data.shift_frames(videos)
+        real = np.ones((config.batch_size, config.frames - 1), bool)
         if not config.teacher_forcing:
             step = self.epoch * config.steps_per_epoch + index
             sampling_steps = config.sampling_epochs * config.steps_per_epoch
             probability = 1 - min(1, step / max(1, sampling_steps))
             rng = np.random.default_rng([data.SAMPLING, config.seed, self.epoch, index])
-            beyond = real[:, config.context :]  # (batch, frames - 1 - context)
+            beyond = real[:, config.context :]  # (batch_size, frames - 1 - context)
             beyond[:] = rng.random(beyond.shape) < probability
             # Once the model goes on by itself it stays so, as it must when it forecasts.
             beyond[:] = np.logical_and.accumulate(beyond, axis=1)
         targets = {"frames": y}
         if has_motion_loss(config):
             targets["motion"] = np.concatenate([x[:, :1], y], axis=1)  # the whole videos
-        return {"videos": x, "real": real}, targets
+        return {"videos": x, "real": real[rows]}, targets
 
 
 @keras.saving.register_keras_serializable("next_frame")
@@ -387,10 +403,17 @@ class ConvolutionMuon(keras.optimizers.Muon):
         rows, columns = np.prod(x.shape[:-1]), x.shape[-1]
         return x * self.rms_rate * float(max(rows, columns)) ** 0.5
 
+    def _get_current_learning_rate(self):
+        # Of the updates; Keras's schedules count the parts of accumulated batches.
+        return self._learning_rate(self.iterations)
+
     def _update_model_variables_moving_average(self, trainable_variables):
         # Keras's momentum is constant, so its average remembers the random start for long.
         step = ops.cast(self.iterations, "float32")
         momentum = ops.minimum(self.ema_momentum, step / (step + 9))
+        if self.gradient_accumulation_steps:  # Keras averages after each part of a batch
+            last_part = (self._iterations + 1) % self.gradient_accumulation_steps == 0
+            momentum = ops.where(last_part, momentum, 1.0)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
             average.assign(momentum * average + (1 - momentum) * variable)
 
@@ -452,6 +475,7 @@ def make_optimizer(config):
         global_clipnorm=config.clip_norm or None,
         use_ema=config.average > 0,
         ema_momentum=config.average or 0.99,
+        gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
     )
 
 
@@ -506,6 +530,9 @@ class RunFolder(keras.callbacks.Callback):
 
     The model that is scored and saved is a second one, which holds the averaged weights;
     the one in training is never touched, so a run does not depend on when it is scored.
+
+    Every process of a run scores it, each on a device of its own: so none waits for another,
+    and all of them stop when the score is no number. Process 0 saves.
     """
 
     def __init__(self, folder, config, model, rows, asked_to_stop, videos):
@@ -530,6 +557,10 @@ class RunFolder(keras.callbacks.Callback):
         self.check_number(logs["loss"])
 
     def on_epoch_end(self, epoch, logs):
+        with devices.over(None):  # scoring and saving wait for no other process
+            self.score_and_save(epoch, logs)
+
+    def score_and_save(self, epoch, logs):
         self.copy_averaged_weights()
         error, samples = self.forecast()
         self.check_number(error.mean())  # the last step may have spoilt the weights
@@ -552,6 +583,8 @@ class RunFolder(keras.callbacks.Callback):
             }
         )
         self.started = time.monotonic()
+        if devices.process > 0:
+            return
         if (epoch + 1) % self.config.sample_every == 0 or epoch + 1 == self.config.epochs:
             self.draw_samples(samples, sample_path(self.folder, epoch))
         self.save(best)
@@ -683,7 +716,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
-def environment():
+def environment(distribution=None):
     """What a run ran on, for `environment.json`."""
     try:
         commit = subprocess.run(
@@ -704,7 +737,10 @@ def environment():
         "keras": keras.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "devices": keras.distribution.list_devices(),
+        "devices": distribution.device_mesh.devices.tolist()
+        if distribution
+        else keras.distribution.list_devices()[:1],
+        "processes": devices.processes,
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
     }
@@ -782,7 +818,7 @@ def check(config):
         largest = 2**32 - 1 if field.name == "seed" else 1_000_000
         if type(value) in (int, float) and value > largest:
             raise InputError(f"{option(field.name)} must be at most {largest:,}, not {value}")
-    positive = "batch_size steps_per_epoch epochs validation_videos sample_every"
+    positive = "batch_size accumulate steps_per_epoch epochs validation_videos sample_every"
     positive += " encoder_filters filters coarse_filters digits_per_video context"
     positive += " learning_rate adam_learning_rate size"
     if config.model == "sheets":
@@ -796,6 +832,16 @@ def check(config):
     for name in not_negative.split():
         if not getattr(config, name) >= 0:
             raise InputError(f"{option(name)} must not be below 0, not {getattr(config, name)}")
+    if config.batch_size % config.accumulate:
+        raise InputError(
+            f"--batch-size {config.batch_size} cannot be divided into --accumulate "
+            f"{config.accumulate} equal parts"
+        )
+    if config.model == "keras-example" and (config.accumulate > 1 or config.remat):
+        raise InputError(
+            "--accumulate and --remat are not for keras-example: its BatchNormalization takes "
+            "the mean of the whole batch, and counts each step once"
+        )
     if not 0 <= config.cooldown <= 1:
         raise InputError(f"--cooldown is a share: it must lie in 0..1, not {config.cooldown}")
     if not 0 <= config.average < 1:
@@ -822,7 +868,7 @@ def option(field):
     return "--" + field.replace("_", "-")
 
 
-def train(config, folder, resume=False, log=None):
+def train(config, folder, resume=False, log=None, distribution=None):
     """Train as configured, and leave a run folder.
 
     Args:
@@ -830,6 +876,7 @@ def train(config, folder, resume=False, log=None):
         folder: the run folder; new, or with `resume` one that is to go on. Its config may
             then differ in `epochs` alone.
         log: "tensorboard" or "wandb" reports the run there, too.
+        distribution: what `devices.start` returns; None trains on one device.
 
     Raises:
         InputError: the config cannot be trained, or the folder cannot be used.
@@ -840,27 +887,46 @@ def train(config, folder, resume=False, log=None):
         raise InputError("training needs KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax")
     if log and not importlib.util.find_spec(log):
         raise InputError(f"--log {log} needs one more package: pip install {log}")
+    if distribution:
+        count = distribution.device_mesh.devices.size
+        if config.batch_size % (config.accumulate * count):
+            raise InputError(
+                f"--batch-size {config.batch_size} cannot be shared equally by {count} devices"
+                + (f", in {config.accumulate} parts each" if config.accumulate > 1 else "")
+            )
     build_model(config)  # what cannot be built is refused before a folder is made for it
+    if devices.process > 0:  # the folder is that of process 0
+        return train_in(folder, config, resume, log, distribution)
     command_line.make_folder(folder)
     with command_line.alone_in(folder):
-        train_in(folder, config, resume, log)
+        train_in(folder, config, resume, log, distribution)
 
 
-def train_in(folder, config, resume, log):
-    """What `train` does within a folder that no other process trains in."""
-    if not resume and (folder / "config.json").exists():
+def train_in(folder, config, resume, log, distribution):
+    """What `train` does within a folder that no other run uses."""
+    writes = devices.process == 0
+    if writes and not resume and (folder / "config.json").exists():
         raise InputError(
             f"{folder} holds a run already: go on with it by --resume {folder}, "
             "delete it, or choose another folder by --run"
         )
-    here = environment()
+    here = environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
+    available = len(keras.distribution.list_devices())
+    if available > 1 and not distribution:
+        print(f"Only the first of {available} devices is used; --devices all uses them all.")
     if config.data == MOVING_MNIST:
         shape = (config.digits_per_video, config.frames, config.size)
         training, validation = None, data.EvaluationVideos("validation", *shape)
     else:
         given = config.channels if resume or config.init else None
+        if not writes:
+            devices.meet(distribution)  # when process 0 has converted the clips
+            if not (folder / "clips-cache.json").exists():
+                raise InputError(f"{folder} must be a folder that all hosts share, with --data")
         frames, spans = clips.open_clips(config.data, folder, config.size, given)
+        if writes:
+            devices.meet(distribution)
         training, validation = clips.split_clips(spans, config.frames)
         print(f"{len(training)} clips to train on, {len(validation)} to validate on")
         training = clips.Windows(frames, training, config.frames, step=1)
@@ -868,46 +934,60 @@ def train_in(folder, config, resume, log):
         config = dataclasses.replace(config, channels=frames.shape[-1])
 
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config)
+    with devices.over(distribution):
+        model = build_model(config)
+        closed_loop = ClosedLoop(model, config)
     if config.init and not resume:
         try:
             model.set_weights(load_model(config.init).get_weights())
         except ValueError as error:
             raise InputError(f"--init {config.init} does not fit these options: {error}") from None
-    closed_loop = ClosedLoop(model, config)
     if resume:
+        # Each process reads a file before process 0 may write it: all have read the config
+        # once all have loaded the checkpoint, since JAX compares what they load.
+        planned = read_config(folder)
         epoch = load_checkpoint(closed_loop, folder, config)
-        if config != read_config(folder):
-            epoch = change_the_end(closed_loop, folder, config, epoch)
+        if config != planned:
+            epoch = change_the_end(closed_loop, folder, planned, config, epoch)
         rows = read_log(folder, epoch)
-        starts = read_json(folder / "environment.json", list)
-        write_json(folder / "environment.json", [*starts, here])
+        if writes:
+            starts = read_json(folder / "environment.json", list)
+            write_json(folder / "environment.json", [*starts, here])
     else:
         epoch, rows = 0, []
-        if config.init:
-            with written_whole(folder / "init.keras") as path:
-                model.save(path)
-        with written_whole(folder / CHECKPOINT) as path:  # even the first epoch can be resumed
-            closed_loop.save(path)
-        write_json(folder / "environment.json", [here])
-        write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
+        if writes:
+            start_folder(folder, config, closed_loop, here)
 
     print(
         f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
-        f"{config.steps_per_epoch} batches of {config.batch_size} videos, into {folder}"
+        f"{config.steps_per_epoch} batches of {config.batch_size} videos"
+        + (f", in {config.accumulate} parts each" if config.accumulate > 1 else "")
+        + f", into {folder}"
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     videos = ClosedLoopVideos(config, epoch, training)
     with command_line.polite_ctrl_c() as asked_to_stop:
         run_folder = RunFolder(folder, config, model, rows, asked_to_stop, validation)
-        trackers = [TRACKERS[log](folder, config)] if log else []
-        closed_loop.fit(
-            videos,
-            shuffle=False,  # all videos are random, and a run that goes on needs their order
-            initial_epoch=epoch,
-            epochs=config.epochs,
-            callbacks=[data.TellEpoch(videos), run_folder, *trackers],
-        )
+        trackers = [TRACKERS[log](folder, config)] if log and writes else []
+        with devices.over(distribution):
+            closed_loop.fit(
+                videos,
+                shuffle=False,  # all videos are random, and a run that goes on needs their order
+                initial_epoch=epoch,
+                epochs=config.epochs,
+                callbacks=[data.TellEpoch(videos), run_folder, *trackers],
+            )
+
+
+def start_folder(folder, config, closed_loop, here):
+    """Make a run of a folder: write what it can be resumed from, before its first epoch."""
+    if config.init:
+        with written_whole(folder / "init.keras") as path:
+            closed_loop.model.save(path)
+    with written_whole(folder / CHECKPOINT) as path:
+        closed_loop.save(path)
+    write_json(folder / "environment.json", [here])
+    write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
 
 
 def load_model(path):
@@ -963,13 +1043,12 @@ def load_checkpoint(closed_loop, folder, config, name=CHECKPOINT):
     return steps // config.steps_per_epoch
 
 
-def change_the_end(closed_loop, folder, config, epoch):
+def change_the_end(closed_loop, folder, planned, config, epoch):
     """Have a run end after another number of epochs; return those that are done.
 
     If its learning rates have begun to fall already, it goes back to where they did, and
     what came of it is kept under a name of its own.
     """
-    planned = read_config(folder)
     if epoch > min(cooldown_start(planned), cooldown_start(config)):
         if config.epochs < planned.epochs:
             raise InputError(
@@ -977,6 +1056,8 @@ def change_the_end(closed_loop, folder, config, epoch):
                 f"rates would have had to fall from epoch {cooldown_start(config) + 1} on"
             )
         epoch = load_checkpoint(closed_loop, folder, config, BEFORE_COOLDOWN)
+        if devices.process > 0:
+            return epoch
         for name in ("best.keras", "log.csv"):
             with written_whole(folder / f"{planned.epochs}-epochs-{name}") as path:
                 shutil.copyfile(folder / name, path)
@@ -986,7 +1067,8 @@ def change_the_end(closed_loop, folder, config, epoch):
             f"back to epoch {epoch}; what {planned.epochs} epochs gave is kept: "
             f"{folder}/{planned.epochs}-epochs-*"
         )
-    write_json(folder / "config.json", dataclasses.asdict(config))
+    if devices.process == 0:
+        write_json(folder / "config.json", dataclasses.asdict(config))
     return epoch
 
 
@@ -1012,7 +1094,15 @@ def main():
     first.add_argument("--config", type=Path)
     first.add_argument("--init")
     first.add_argument("--resume", type=Path)
+    for name in ("--devices", "--coordinator", "--process-id", "--process-count"):
+        first.add_argument(name)
     chosen, _ = first.parse_known_args()
+    processes = (chosen.coordinator, chosen.process_id, chosen.process_count)
+    distribution = None
+    if chosen.devices:
+        distribution = devices.start(chosen.devices, *processes)
+    elif any(processes):
+        raise InputError("--coordinator, --process-id and --process-count need --devices all")
     preset_name = chosen.preset or "cpu"
     if preset_name not in PRESETS:
         raise InputError(f"no preset {preset_name!r}: choose one of {', '.join(PRESETS)}")
@@ -1033,6 +1123,10 @@ def main():
         run: Path | None = None,
         resume: Path | None = None,
         log: Literal[tuple(TRACKERS)] | None = None,
+        devices: str | None = None,
+        coordinator: str | None = None,
+        process_id: str | None = None,
+        process_count: str | None = None,
     ):
         """Train a next-frame model on Moving MNIST, or on your own clips.
 
@@ -1044,6 +1138,11 @@ def main():
             resume: Go on with the run in this folder, with its own config; `--epochs` alone
                 can be given anew.
             log: Report the run there, too; each needs one more package of this name.
+            devices: `all`, or how many, to share each batch; needs KERAS_BACKEND=jax.
+            coordinator: HOST:PORT of process 0, if a run has several processes and no launcher
+                that tells them (Slurm, Open MPI, Kubernetes and Cloud TPU do).
+            process_id: Which of the processes this is, from 0 on.
+            process_count: How many there are; 1: this one is alone, whatever a launcher says.
         """
         return hyperparameters, run, resume, log
 
@@ -1052,7 +1151,7 @@ def main():
     if resume and (chosen.preset or chosen.config or run or chosen.init or config != anew):
         raise InputError(
             f"--resume {resume} goes on with that run as it is: give no other option than "
-            "--epochs or --log"
+            "--epochs, --log or --devices"
         )
     if chosen.config and (chosen.preset or not run):
         raise InputError("--config takes the place of --preset, and needs a new folder: --run DIR")
@@ -1061,7 +1160,7 @@ def main():
             raise InputError(f"{option(field)} of {init} is {value}: leave the option out")
     folder = resume or run or Path("runs") / preset_name
     try:
-        train(config, folder, bool(resume), log)
+        train(config, folder, bool(resume), log, distribution)
     except KeyboardInterrupt:
         if (folder / "config.json").exists():
             print(f"\nstopped; go on with: python train.py --resume {folder}", file=sys.stderr)
@@ -1070,10 +1169,13 @@ def main():
         if (folder / "config.json").exists():
             raise Failure(f"{error}; then go on with: python train.py --resume {folder}") from None
         raise
+    if devices.process > 0:
+        return
     best = min(read_log(folder, config.epochs), key=lambda row: float(row["val_mse"]))
     print(f"best validation MSE {best['val_mse']} after epoch {best['epoch']}: {folder}/best.keras")
     print(f"look at it: python animate.py {folder}")
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    with devices.ending_together():
+        command_line.run(main)

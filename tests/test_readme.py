@@ -32,8 +32,9 @@ def commands():
     found = re.findall(r"^```sh\n(.*?)^```|`((?:\w+=\w+ )?python [^`]+)`", README, re.M | re.S)
     lines = [line for block, inline in found for line in (block or inline).splitlines()]
     lines = [re.sub(r"^pip install .* && ", "", line) for line in lines]
-    # Not the tests themselves, nor what needs a network, nor what runs for minutes.
-    skipped = "pytest|--official|benchmarks/|notebooks/"
+    # Not the tests themselves, nor what needs a network, nor what runs for minutes, nor what
+    # test_devices.py runs.
+    skipped = "pytest|--official|benchmarks/|notebooks/|--devices"
     return [line for line in lines if not re.search(skipped, line)]
 
 
