@@ -66,8 +66,8 @@ def start(devices, coordinator=None, process_id=None, process_count=None):
         from keras.src.backend import distribution_lib
 
         process, processes = distribution_lib.process_id(), distribution_lib.num_processes()
-    if processes > 1:
-        end_when_another_ends()
+    if processes > 1 and os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":  # see command_line.py
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if process > 0:
         sys.stdout = open(os.devnull, "w")
 
@@ -90,11 +90,16 @@ def connect(coordinator, process_id, process_count):
         keras.utils.set_random_seed(0)
     if coordinator and not coordinator.rpartition(":")[2].isdecimal():
         raise InputError(f"--coordinator {coordinator}: should be HOST:PORT")
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's errors, and nobody else's
+    at_abort = ctypes.CDLL(None).signal
+    at_abort(int(signal.SIGABRT), abort_handler)
     try:
-        keras.distribution.initialize(
-            coordinator, process_count and int(process_count), process_id and int(process_id)
-        )
+        with silent_libraries():
+            keras.distribution.initialize(
+                coordinator, process_count and int(process_count), process_id and int(process_id)
+            )
     except ValueError as error:
+        at_abort(int(signal.SIGABRT), None)  # there is no other process
         if coordinator:
             raise InputError(f"--coordinator {coordinator}: {error}") from None
     except RuntimeError as error:
@@ -119,24 +124,11 @@ def end_for_want_of_another(*_):
     os._exit(1)
 
 
-# C calls this when a process aborts itself; it must live as long as the process.
+# For JAX's client, which asks process 0 who is alive. When process 0 is gone or never comes, or
+# says that another one is gone (after 100 seconds without a sign of life), the client writes a
+# page to descriptor 2 and calls abort(). A signal handler of Python's would run after that, which
+# is never; so this is one of C's, and must live as long as the process.
 abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end_for_want_of_another)
-
-
-def end_when_another_ends():
-    """Make one line of what JAX's libraries do when another process is gone.
-
-    Process 0 keeps a list of who is alive. JAX's client in this process asks for it, and when
-    process 0 is gone, or says that another one is (after 100 seconds without a sign of life),
-    the client writes a page to descriptor 2 and calls abort(). A signal handler of Python's
-    would run after that, which is never; so this is one of C's.
-    """
-    ctypes.CDLL(None).signal(int(signal.SIGABRT), abort_handler)
-    if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":  # see command_line.py
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's errors still show
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager
