@@ -3,15 +3,17 @@
     (batch, frames, height, width, channels) in, a video of the same shape out:
     output frame n is the prediction of input frame n + 1.
 
-Both models here are one small step, `next_frame, states = model.step(frame, states)`.
+All models here are one small step, `next_frame, states = model.step(frame, states)`.
 Reading a real video, training in closed loop and forecasting are that same step with a
 different answer to one question: is the next input the real frame, or our own prediction?
 
 - `KerasExample` is the stack that the Keras site shows, without its leak: there, the last
   layer is a convolution over time, which sees the frame that it should predict.
-- `Forecaster` is a stack of residual ConvLSTM2D layers at two scales. It is told how what
-  it sees has moved so far, and ends in two heads: one moves what is there into the next
-  frame, one paints what is new.
+- `SheetForecaster` takes a frame apart into sheets that move as a whole, one digit on each,
+  and predicts by residual ConvLSTM2D layers how each will move.
+- `Forecaster` predicts pixels, in any kind of video. It is told how what it sees has moved
+  so far, and ends in two heads: one moves what is there into the next frame, one paints
+  what is new.
 """
 
 import functools

@@ -120,7 +120,7 @@ class Config:
     ("rematerialisation", Chen et al. 2016): far less memory, and about a third more time."""
     steps_per_epoch: int = 250
     """Batches in an epoch, after which the run is scored and saved. All videos are new."""
-    epochs: int = 26
+    epochs: int = 24
     """Epochs in all; the learning rates end at zero with the last one."""
     validation_videos: int = 200
     """Validation videos to forecast after each epoch; of own clips all, if they are fewer."""

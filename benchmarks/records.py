@@ -1,11 +1,12 @@
 """The record table: score runs in the same way, and draw them beside each other.
 
-    python benchmarks/records.py runs/cpu runs/cpu-tenth runs/keras-example
+    python benchmarks/records.py runs/cpu runs/tiny-0 runs/tiny-1
 
 Every run is forecast on the first 1,000 test videos, ten frames in, ten out; so is copying
 the last frame. Printed: a Markdown table. Written to `--out`:
 
-    records.json            all scores of each predicted frame, and what each run was
+    records.json            all scores of each predicted frame, and what each run was; those of
+                            other runs, if it is there already, are kept
     error-by-frame.png      squared error over the number of the predicted frame
     comparison.gif          the truth, each run and the copy side by side, for three videos
 
@@ -122,15 +123,17 @@ def main():
     arguments = parser.parse_args()
     command_line.make_folder(arguments.out)
     videos = data.open_videos("test", CONTEXT + HORIZON)
-    records, forecasts = {}, {}
+    path = arguments.out / "records.json"
+    records, forecasts = train.read_json(path, dict) if path.exists() else {}, {}
+    records.pop(COPY, None)  # it comes last
     for run in [*arguments.runs, COPY]:
         name = run if run == COPY else run.name
         print(name)
         scores, forecasts[name] = forecast(run, videos, arguments.count)
         records[name] = {**({} if run == COPY else describe(run)), **predict.summary(scores)}
-    train.write_json(arguments.out / "records.json", records)
-    with command_line.written_whole(arguments.out / "error-by-frame.png") as path:
-        draw_errors(records, path)
+    train.write_json(path, records)
+    with command_line.written_whole(arguments.out / "error-by-frame.png") as picture:
+        draw_errors(records, picture)
     draw_comparison(videos, forecasts, arguments.out / "comparison.gif")
 
     print(

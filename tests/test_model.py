@@ -187,8 +187,8 @@ def test_a_saved_model_is_restored_bit_for_bit(tmp_path, preset):
 @pytest.mark.parametrize(
     "preset, parameters",
     [
-        ("tiny", 92_724),
-        ("cpu", 406_900),
+        ("tiny", 167_476),
+        ("cpu", 735_604),
         ("forecaster", 1_636_838),
         ("gpu", 15_079_718),
         ("keras-example", 745_537),
