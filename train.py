@@ -185,7 +185,12 @@ PRESETS = {
     "cpu": Config(),
     # Two CPU cores, any kind of video.
     "forecaster": Config(
-        model="forecaster", coarse_filters=96, layers=(1, 2, 1), epochs=14, sampling_epochs=12
+        model="forecaster",
+        coarse_filters=96,
+        layers=(1, 2, 1),
+        epochs=14,
+        sampling_epochs=12,
+        cooldown=0.5,
     ),
     # One GPU; not measured on one yet.
     "gpu": Config(
