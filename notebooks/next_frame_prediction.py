@@ -253,7 +253,7 @@ for layer, (h, c) in zip(model.conv_lstms, model.empty_states(1, 64, 64)["layers
 #     frame = videos[:, n]
 #     if real is not None and n > 0:
 #         frame = ops.where(frame_is_real, frame, predictions[-1])
-#     prediction, states = self.step(frame, states, training)
+#     prediction, states = step(frame, states)
 # ```
 #
 # `train.train` is what `python train.py` runs. It leaves a folder with the weights, a log,
