@@ -479,10 +479,11 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Compare the rows. The gates answer from the first frame on, most of all where the digit is. The
-# memory *c* was empty before it, and fills while the frames go by; look for what stays behind the
-# digit, where the layer remembers what has passed. That is how a layer that sees one frame at a
-# time can know a direction.
+# Compare the rows. At the first frame the gates answer where the digit is. Then they answer nearly
+# everywhere, since every place is told how its sheet has moved so far, and a black sheet has not.
+# The memory *c* was empty before the first frame; it fills while the frames go by, and stays when
+# the gates have calmed down. That is how a layer that sees one frame at a time can know a
+# direction.
 #
 # ## 12. Your turn
 #

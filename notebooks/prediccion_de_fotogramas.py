@@ -490,10 +490,11 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Compara las filas. Las puertas responden desde el primer fotograma, sobre todo donde está el
-# dígito. La memoria *c* estaba vacía antes de él y se va llenando a medida que pasan los demás;
-# busca lo que queda detrás del dígito, donde la capa recuerda lo que ha pasado por allí. Así es
-# como una capa que ve un solo fotograma cada vez puede conocer una dirección.
+# Compara las filas. En el primer fotograma, las puertas responden donde está el dígito. Después,
+# casi en todas partes, porque a cada lugar se le dice cómo se ha movido hasta ahora su lámina, y una
+# lámina negra no se ha movido. La memoria *c* estaba vacía antes del primer fotograma; se va
+# llenando a medida que pasan los demás y permanece cuando las puertas se han calmado. Así es como
+# una capa que ve un solo fotograma cada vez puede conocer una dirección.
 #
 # ## 12. Ahora te toca a ti
 #
