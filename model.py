@@ -493,7 +493,7 @@ def separate(frame, sheets, radius):
         sheets: those of this frame, (batch, sheets, height, width, channels). Their brightest
             pixels are the frame.
         moved_by: (batch * sheets, 2 (2 R + 1)): from which of -R..R pixels away each came, as
-            ones and zeros; first vertically, then horizontally.
+            ones and zeros; first vertically, then horizontally. Zeros for a sheet that was black.
     """
     frame, sheets = ops.stop_gradient(frame), ops.stop_gradient(sheets)
     count, height, width, channels = sheets.shape[1:]
@@ -524,7 +524,10 @@ def separate(frame, sheets, radius):
     moved = move(moved, vertical[:, None, None], horizontal[:, None, None])
     seen = ops.minimum(ops.reshape(moved, (-1, *sheets.shape[1:])), frame[:, None])
     seen = seen + (frame - ops.max(seen, axis=1))[:, None]
-    return [seen, ops.concatenate([vertical, horizontal], axis=-1)]
+    moved_by = ops.concatenate([vertical, horizontal], axis=-1)
+    # Where a black sheet fits best is for rounding to decide.
+    had_content = ops.reshape(ops.max(sheets, axis=(2, 3, 4)) > 0, (-1, 1))
+    return [seen, ops.where(had_content, moved_by, 0.0)]
 
 
 def translate(frame, position, scale):
