@@ -398,10 +398,9 @@ class SheetForecaster(Pyramid):
         # the sheets are where they were predicted. Otherwise, it is taken apart.
         surprise = ops.max(ops.abs(frame - states["next_frame"]), axis=(1, 2, 3))  # (batch,)
         news = ops.repeat(surprise > 0.5 / 255, self.sheets)  # (batch * sheets,)
-        measure = functools.partial(
-            separate, frame, ops.reshape(states["sheets"], apart), self.motion_radius
-        )
-        nothing = [ops.reshape(states["sheets"], apart), ops.zeros_like(states["motion"])]
+        last_sheets = ops.reshape(states["sheets"], apart)
+        measure = functools.partial(separate, frame, last_sheets, self.motion_radius)
+        nothing = [last_sheets, ops.zeros_like(states["motion"])]
         real_sheets, measured = ops.cond(ops.any(news), measure, lambda: nothing)
         real_sheets = ops.reshape(real_sheets, (-1, *frame.shape[1:]))  # (batch * sheets, ...)
         predicted = ops.reshape(softmax_of_both(states["motion"]), (-1, both))

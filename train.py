@@ -14,7 +14,8 @@
 Training is in closed loop: the model reads ten real frames and goes on from its own
 predictions, as it must when it forecasts. Early in training most of its inputs beyond the
 context are still real frames; their share falls from 1 to 0 ("scheduled sampling", Bengio
-et al. 2015; but once a model goes on by itself, it stays so until the video ends). Gradients flow through the predictions that are fed back.
+et al. 2015; but once a model goes on by itself, it stays so until the video ends). Gradients
+flow through the predictions that are fed back.
 
 A run leaves all that is needed to look at it, to repeat it and to go on with it:
 

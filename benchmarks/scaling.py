@@ -31,6 +31,7 @@ import keras
 import numpy as np
 
 import devices
+import memory
 import train
 
 TURNS = 10
@@ -93,16 +94,7 @@ def operations(config):
 
     def count(frames, batch_size):
         smaller = dataclasses.replace(config, frames=frames, context=2, batch_size=batch_size)
-        closed_loop = train.ClosedLoop(train.build_model(smaller), smaller)
-        batch = train.ClosedLoopVideos(smaller)[0]
-        closed_loop._symbolic_build(data_batch=batch)
-        state = (
-            closed_loop.trainable_variables,
-            closed_loop.non_trainable_variables,
-            closed_loop.optimizer.variables,
-            closed_loop.metrics_variables,
-        )
-        state = tuple([variable.value for variable in group] for group in state)
+        closed_loop, state, batch = memory.training(smaller)
         return jax.jit(closed_loop.train_step).lower(state, batch).cost_analysis()["flops"]
 
     two_steps, three_steps, two_videos = count(3, 1), count(4, 1), count(3, 2)
