@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import command_line
-from command_line import InputError, written_whole
+from extras import cli
+from extras.cli import InputError, atomic_write
 
 import numpy as np
 import tyro
@@ -91,7 +91,7 @@ def write_gif(path, pictures):
     images = [Image.fromarray(picture) for picture in pictures]
     durations = [1000 // FRAMES_PER_SECOND] * (len(images) - 1)  # milliseconds
     durations.append(int(1000 * REST))
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         images[0].save(
             temporary, save_all=True, append_images=images[1:], duration=durations, loop=0
         )
@@ -103,7 +103,7 @@ def write_mp4(path, pictures):
 
     # Half of the players want even sizes: H.264 keeps colours at half the resolution.
     height, width = (side - side % 2 for side in pictures.shape[1:3])
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         imageio.imwrite(
             temporary,
             pictures[:, :height, :width],
@@ -191,7 +191,7 @@ def write_page(path, context, truth, prediction, gifs):
         forecasts["scores"] = {"model": model, "copying": score(truth, copies)}
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     script = json.dumps(forecasts).replace("<", r"\u003c")  # a name must not end the script
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(page.replace("FORECASTS", script), encoding="utf-8")
 
 
@@ -210,7 +210,7 @@ def main():
         """
         return request, format, page
 
-    request, format, page = command_line.parse(arguments)
+    request, format, page = cli.parse(arguments)
     if format == "mp4" and not all(map(importlib.util.find_spec, ("imageio", "av"))):
         raise InputError("--format mp4 needs two more packages: pip install imageio av")
     if format == "mp4" and page:
@@ -223,7 +223,7 @@ def main():
         write(path, side_by_side(context[video], truth[video], prediction[video]))
         print(path)
     path = request.out / f"{name}-film-strip.png"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         data.forecast_strip(context, truth, prediction).save(temporary)
     print(path)
     if page:
@@ -233,4 +233,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

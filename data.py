@@ -21,8 +21,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import command_line
-from command_line import Failure, InputError, written_whole
+from extras import cli
+from extras.cli import Failure, InputError, atomic_write
 
 import keras
 import numpy as np
@@ -559,12 +559,12 @@ def main():
         """
         return official, seed, out
 
-    official, seed, out = command_line.parse(arguments)
+    official, seed, out = cli.parse(arguments)
     if official:
         return download_official()
     if seed < 0:
         raise InputError(f"--seed {seed}: a seed is 0 or above")
-    command_line.make_folder(out)
+    cli.make_folder(out)
 
     digits = load_digits("train")
     videos = make_videos(digits, 3, seed)
@@ -588,10 +588,10 @@ def main():
         rows.append([(frame, PREDICTED_COLOUR) for frame in video_y[:8]])
         labels += ["input x", "target y"]
     path = out / "pairs.png"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         film_strip(rows, labels, scale=2).save(temporary)
     print(f"inputs above, their targets below: {path}")
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -18,7 +18,7 @@ different answer to one question: is the next input the real frame, or our own p
 
 import functools
 
-from command_line import InputError  # comes before Keras: it sets the backend's environment
+from extras.cli import InputError  # comes before Keras: it sets the backend's environment
 
 import keras
 import numpy as np

@@ -36,14 +36,14 @@ import json
 import zipfile
 from pathlib import Path
 
-import command_line
-from command_line import InputError, written_whole
+from extras import cli
+from extras.cli import InputError, atomic_write
 
 import numpy as np
 import tyro
 from skimage.metrics import structural_similarity
 
-import clips
+from extras import clips
 import data
 import train
 
@@ -131,7 +131,7 @@ def open_videos(request, model):
     if clips.are_clips(request.data):
         size = request.size or model.get_build_config()["input_shape"][-2]
         model.check_frames((size, size, model.channels))
-        command_line.make_folder(request.out)
+        cli.make_folder(request.out)
         all_frames, spans = clips.open_clips(request.data, request.out, size, model.channels)
     elif request.size is not None:
         raise InputError(f"--size is for video files and folders; {request.data} has its own size")
@@ -189,7 +189,7 @@ def open_request(request, usual_count):
             f"--context {request.context}"
         )
     model.check_frames(shape)
-    command_line.make_folder(request.out)
+    cli.make_folder(request.out)
     return model, videos, indices
 
 
@@ -235,7 +235,7 @@ def write_forecasts(path, model, videos, indices, context, horizon):
     count, dtype, scored = len(indices), videos[indices[:1]].dtype, frames - context
     sums = np.zeros((2, len(SCORES), scored))
     with (
-        written_whole(path) as temporary,
+        atomic_write(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         shape = (count, horizon, *frame_shape)
@@ -287,7 +287,7 @@ def print_scores(scores, copy_last):
 
 
 def main():
-    request = command_line.parse(Request, description=__doc__.split("\n\n")[0])
+    request = cli.parse(Request, description=__doc__.split("\n\n")[0])
     here = train.environment()
     scores_path = request.out / "scores.json"
     earlier = read_scores(scores_path)
@@ -322,4 +322,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -50,8 +50,8 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-import command_line
-from command_line import Failure, InputError, written_whole
+from extras import cli
+from extras.cli import Failure, InputError, atomic_write
 
 import keras
 import matplotlib.figure
@@ -60,9 +60,9 @@ import tyro
 from keras import ops
 from PIL import Image
 
-import clips
+from extras import clips
 import data
-import devices
+from extras import devices
 import model as models
 
 MOVING_MNIST = "moving-mnist"
@@ -629,23 +629,23 @@ class RunFolder(keras.callbacks.Callback):
         return error / len(self.indices), samples
 
     def save(self, best):
-        with written_whole(self.folder / "last.keras") as path:
+        with atomic_write(self.folder / "last.keras") as path:
             self.averaged.save(path)
         if best:
-            with written_whole(self.folder / "best.keras") as path:
+            with atomic_write(self.folder / "best.keras") as path:
                 self.averaged.save(path)
-        with written_whole(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
+        with atomic_write(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
             # A run may have begun with an earlier version, which wrote other columns.
             writer = csv.DictWriter(file, self.rows[-1], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
-        with written_whole(self.folder / "curve.png") as path:
+        with atomic_write(self.folder / "curve.png") as path:
             self.draw_curve(path)
         if len(self.rows) == cooldown_start(self.config) < self.config.epochs:
-            with written_whole(self.folder / BEFORE_COOLDOWN) as path:
+            with atomic_write(self.folder / BEFORE_COOLDOWN) as path:
                 self.model.save(path)
         # Last, so that whatever it counts as done has been written.
-        with written_whole(self.folder / CHECKPOINT) as path:
+        with atomic_write(self.folder / CHECKPOINT) as path:
             self.model.save(path)
 
     def draw_curve(self, path):
@@ -672,7 +672,7 @@ class RunFolder(keras.callbacks.Callback):
             [video[context:] for video in videos],
             predictions,
         )
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             strip.save(temporary)
 
 
@@ -768,7 +768,7 @@ def read_json(path, kind):
 
 
 def write_json(path, content):
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -903,8 +903,8 @@ def train(config, folder, resume=False, log=None, distribution=None):
     build_model(config)  # what cannot be built is refused before a folder is made for it
     if devices.process > 0:  # the folder is that of process 0
         return train_in(folder, config, resume, log, distribution)
-    command_line.make_folder(folder)
-    with command_line.alone_in(folder):
+    cli.make_folder(folder)
+    with cli.folder_lock(folder):
         train_in(folder, config, resume, log, distribution)
 
 
@@ -972,7 +972,7 @@ def train_in(folder, config, resume, log, distribution):
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     videos = ClosedLoopVideos(config, epoch, training)
-    with command_line.polite_ctrl_c() as asked_to_stop:
+    with cli.polite_ctrl_c() as asked_to_stop:
         run_folder = RunFolder(folder, config, model, rows, asked_to_stop, validation)
         trackers = [TRACKERS[log](folder, config)] if log and writes else []
         with devices.over(distribution):
@@ -988,9 +988,9 @@ def train_in(folder, config, resume, log, distribution):
 def start_folder(folder, config, closed_loop, here):
     """Make a run of a folder: write what it can be resumed from, before its first epoch."""
     if config.init:
-        with written_whole(folder / "init.keras") as path:
+        with atomic_write(folder / "init.keras") as path:
             closed_loop.model.save(path)
-    with written_whole(folder / CHECKPOINT) as path:
+    with atomic_write(folder / CHECKPOINT) as path:
         closed_loop.save(path)
     write_json(folder / "environment.json", [here])
     write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
@@ -1065,9 +1065,9 @@ def change_the_end(closed_loop, folder, planned, config, epoch):
         if devices.process > 0:
             return epoch
         for name in ("best.keras", "log.csv"):
-            with written_whole(folder / f"{planned.epochs}-epochs-{name}") as path:
+            with atomic_write(folder / f"{planned.epochs}-epochs-{name}") as path:
                 shutil.copyfile(folder / name, path)
-        with written_whole(folder / CHECKPOINT) as path:
+        with atomic_write(folder / CHECKPOINT) as path:
             closed_loop.save(path)
         print(
             f"back to epoch {epoch}; what {planned.epochs} epochs gave is kept: "
@@ -1152,7 +1152,7 @@ def main():
         """
         return hyperparameters, run, resume, log
 
-    config, run, resume, log = command_line.parse(arguments, description=__doc__.split("\n\n")[0])
+    config, run, resume, log = cli.parse(arguments, description=__doc__.split("\n\n")[0])
     anew = dataclasses.replace(defaults, epochs=config.epochs)
     if resume and (chosen.preset or chosen.config or run or chosen.init or config != anew):
         raise InputError(
@@ -1184,4 +1184,4 @@ def main():
 
 if __name__ == "__main__":
     with devices.ending_together():
-        command_line.run(main)
+        cli.run(main)

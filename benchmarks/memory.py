@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import command_line
-from command_line import InputError
+from extras import cli
+from extras.cli import InputError
 
 import jax
 import keras
@@ -122,4 +122,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

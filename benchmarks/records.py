@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import command_line
+from extras import cli
 
 import matplotlib.figure
 import numpy as np
@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     arguments = parser.parse_args()
-    command_line.make_folder(arguments.out)
+    cli.make_folder(arguments.out)
     videos = data.open_videos("test", CONTEXT + HORIZON)
     path = arguments.out / "records.json"
     records, forecasts = train.read_json(path, dict) if path.exists() else {}, {}
@@ -132,7 +132,7 @@ def main():
         scores, forecasts[name] = forecast(run, videos, arguments.count)
         records[name] = {**({} if run == COPY else describe(run)), **predict.summary(scores)}
     train.write_json(path, records)
-    with command_line.written_whole(arguments.out / "error-by-frame.png") as picture:
+    with cli.atomic_write(arguments.out / "error-by-frame.png") as picture:
         draw_errors(records, picture)
     draw_comparison(videos, forecasts, arguments.out / "comparison.gif")
 
@@ -152,4 +152,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

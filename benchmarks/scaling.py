@@ -23,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataclasses
 
-import command_line
-from command_line import InputError
+from extras import cli
+from extras.cli import InputError
 
 import jax
 import keras
 import numpy as np
 
-import devices
+from extras import devices
 import memory
 import train
 
@@ -148,4 +148,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

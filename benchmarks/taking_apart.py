@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import command_line  # noqa: F401
+from extras import cli  # noqa: F401
 
 import numpy as np
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-import command_line
+from extras import cli
 import train
 
 
@@ -16,7 +16,7 @@ def script(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
         capsys.readouterr()
         try:
-            command_line.run(module.main)
+            cli.run(module.main)
             status = 0
         except SystemExit as exit:
             status = exit.code

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 import animate
-import clips
+from extras import clips
 import data
 import predict
 import train
-from command_line import InputError
+from extras.cli import InputError
 from test_train import SMALLEST, log_of, options, stopping_at_step
 
 av = pytest.importorskip("av")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import data
-from command_line import Failure, InputError
+from extras.cli import Failure, InputError
 
 
 def slow_video(digits, numbers, frames, size):

@@ -18,9 +18,9 @@ import pytest
 from test_interruptions import QUICK
 from test_train import log_of, options
 
-import clips
-import command_line
-import devices
+from extras import clips
+from extras import cli
+from extras import devices
 import train
 
 ROOT = Path(train.__file__).parent
@@ -300,7 +300,7 @@ def test_when_one_process_is_killed_the_other_ends_and_the_run_goes_on(
     assert_ends_in_one_line(processes[1 - victim], "another process of this run has ended")
     assert time.monotonic() - began < 60
 
-    with command_line.alone_in(folder):  # nobody has it
+    with cli.folder_lock(folder):  # nobody has it
         epochs = len(log_of(folder)) + 1
     config = dataclasses.replace(endless, epochs=epochs)
     resumed, log = trained(config, folder, resume=True)

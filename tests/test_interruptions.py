@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from test_train import SMALLEST, log_of, options
 
-import command_line
+from extras import cli
 import train
-from command_line import Failure
+from extras.cli import Failure
 
 resource = pytest.importorskip("resource", reason="limits of a process, which Windows lacks")
 
@@ -85,7 +85,7 @@ def quick_run(tmp_path_factory):
         rename(source, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command_line.os, "replace", rename_and_remember)
+        patch.setattr(cli.os, "replace", rename_and_remember)
         train.train(QUICK, folder)
     return folder, copies
 
@@ -178,11 +178,11 @@ def test_killed_processes_lose_at_most_an_epoch_each(refused, script, tmp_path, 
 
 def test_two_runs_on_one_folder_are_refused(refused, quick_run, tmp_path):
     folder = shutil.copytree(quick_run[0], tmp_path / "run")
-    with command_line.alone_in(folder):
+    with cli.folder_lock(folder):
         for arguments in (["--resume", folder], ["--preset", "tiny", "--run", folder]):
             line = refused(train, *arguments)
             assert f"another process is training in {folder}" in line and "--run" in line
-    with command_line.alone_in(folder):  # and it is free again
+    with cli.folder_lock(folder):  # and it is free again
         pass
 
 

@@ -11,7 +11,7 @@ import pytest
 import data
 import model as models
 import train
-from command_line import InputError
+from extras.cli import InputError
 
 PRESETS = list(train.PRESETS)
 

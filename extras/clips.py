@@ -18,7 +18,7 @@ import json
 import re
 from pathlib import Path
 
-from command_line import InputError, written_whole
+from extras.cli import InputError, atomic_write
 
 import keras
 import numpy as np
@@ -142,13 +142,13 @@ def open_clips(path, folder, size, channels=None):
         usable = False
     if not usable:
         description.unlink(missing_ok=True)  # while there is one, it describes the cache
-        with written_whole(cache) as temporary:
+        with atomic_write(cache) as temporary:
             lengths, colour = convert(clips, temporary, size, channels)
         if channels is None and not colour:
-            with written_whole(cache) as temporary:
+            with atomic_write(cache) as temporary:
                 keep_one_channel(cache, temporary)
         known = {"made_of": made_of, "asked": channels, "frames": lengths}
-        with written_whole(description) as temporary:
+        with atomic_write(description) as temporary:
             temporary.write_text(json.dumps(known, indent=2) + "\n")
         frames = np.load(cache, mmap_mode="r")
     ends = np.cumsum(list(known["frames"].values()))

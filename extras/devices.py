@@ -20,7 +20,7 @@ import sys
 import threading
 import traceback
 
-from command_line import Failure, InputError, silent_libraries  # comes before Keras
+from extras.cli import Failure, InputError, silent_libraries  # comes before Keras
 
 import keras
 import numpy as np
@@ -66,7 +66,7 @@ def start(devices, coordinator=None, process_id=None, process_count=None):
         from keras.src.backend import distribution_lib
 
         process, processes = distribution_lib.process_id(), distribution_lib.num_processes()
-    if processes > 1 and os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":  # see command_line.py
+    if processes > 1 and os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":  # see cli.py
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if process > 0:
         sys.stdout = open(os.devnull, "w")

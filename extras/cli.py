@@ -1,13 +1,10 @@
-"""What the scripts share as programs: a quiet start, one-line errors, files written whole.
+"""A quiet start, one-line errors, Ctrl-C, and files written whole: open it to change how scripts end.
 
 Nothing here is about video. Every other file imports this one before Keras, because a
 backend reads its environment variables once, while it is imported.
 """
 
 import contextlib
-import io
-import itertools
-import operator
 import os
 import signal
 import sys
@@ -16,7 +13,6 @@ import threading
 from pathlib import Path
 
 import filelock
-import tyro
 
 # TensorFlow's start-up notes bury our own first lines. Set this to 0 to read them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -39,17 +35,28 @@ def silent_libraries():
         os.close(error_output)
 
 
+KERAS_NEEDED = "3.13"  # also in requirements.txt; before it, Muon and `remat` are not there
+
 # While they load, TensorFlow's libraries heed no level. Python's errors still show: they are
 # raised, and printed later.
 quiet = os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
 try:
     with silent_libraries() if quiet else contextlib.nullcontext():
-        import keras  # noqa: F401
+        import keras
 except (ImportError, ValueError) as error:
     sys.exit(
         f"Keras cannot start its backend ({error}): pip install -r requirements.txt, "
         "or name an installed backend by KERAS_BACKEND"
     )
+if tuple(map(int, keras.__version__.split(".")[:2])) < tuple(map(int, KERAS_NEEDED.split("."))):
+    sys.exit(
+        f"this needs Keras {KERAS_NEEDED} or later, and Keras {keras.__version__} is installed: "
+        "pip install -r requirements.txt"
+    )
+# A person's ~/.keras/keras.json may say otherwise. Channels are last in every array of ours.
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("float32")
 
 
 UNFINISHED = ".unfinished-"  # how the names of files begin that are being written
@@ -91,27 +98,6 @@ def run(main):
         end("out of memory: a smaller --batch-size or smaller frames may fit", 1)
 
 
-def parse(arguments, **options):
-    """What `tyro.cli` makes of the command line; its errors become one line like ours.
-
-    `arguments` is a dataclass, or a function: its signature and its docstring make the
-    options and `--help`.
-    """
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(arguments, **options)
-    except SystemExit as exit:
-        if not exit.code:  # --help
-            raise
-        # A box: its title, a message, a line across, and hints. A terminal that cannot draw it
-        # gets lines of minus signs, one of them below the title.
-        lines = [line.strip("╭╮╰╯│─ ") for line in errors.getvalue().splitlines()]
-        lines = [line if line.strip("-") else "" for line in lines]
-        message = " ".join(itertools.takewhile(bool, itertools.dropwhile(operator.not_, lines[1:])))
-        raise InputError(f"{message.rstrip('.')}; see --help") from None
-
-
 def make_folder(path):
     """Make a folder to write to, before hours of work are done for it.
 
@@ -151,7 +137,7 @@ def polite_ctrl_c():
 
 
 @contextlib.contextmanager
-def alone_in(folder):
+def folder_lock(folder):
     """Keep other processes out of a folder, and remove what killed ones left unfinished in it.
 
     The operating system drops the lock when a process ends, in whatever way it ends.
@@ -171,7 +157,7 @@ def alone_in(folder):
 
 
 @contextlib.contextmanager
-def written_whole(path):
+def atomic_write(path):
     """Yield a temporary path beside `path`; rename it to `path` once all went well.
 
     Whoever reads `path` finds the old file or the new one, never half of one. The
