@@ -244,7 +244,7 @@ class MovingMNIST(keras.utils.PyDataset):
     """Batches of new (x, y) pairs from the training digits, made when they are asked for.
 
     A batch depends on (seed, epoch, batch index) alone: not on the workers, nor on the
-    batches before it. Every epoch has videos of its own; give `fit` a `TellEpoch` callback,
+    batches before it. Every epoch has videos of its own; give `fit` a `SetEpoch` callback,
     and they are those of its epoch's number, in a run that was interrupted too.
 
     Args:
@@ -282,8 +282,8 @@ class MovingMNIST(keras.utils.PyDataset):
         self.epoch += 1
 
 
-class TellEpoch(keras.callbacks.Callback):
-    """Tell a `MovingMNIST` which epoch begins.
+class SetEpoch(keras.callbacks.Callback):
+    """Set the epoch of a `MovingMNIST` when an epoch begins.
 
     Keras does not: it calls `on_epoch_end` once more than there are epochs when `fit` had
     to build something from the first batch, and otherwise it does not.

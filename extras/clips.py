@@ -270,3 +270,8 @@ class Windows:
     def __getitem__(self, indices):
         """uint8 array (len(indices), length, height, width, channels)."""
         return self.frames[self.starts[indices][:, None] + np.arange(self.length)]
+
+
+def height_and_width(size):
+    """A size of one or two numbers -> (height, width); one number is a square."""
+    return tuple(size) if len(size) == 2 else (size[0], size[0])

@@ -1,23 +1,20 @@
-"""Train on several devices, in one process or in several, on one host or on several.
+"""Train on several devices, in one process or several, on one host or several.
 
     train.py --devices all                                     every GPU of this host
     srun train.py --devices all                                every process that Slurm starts
     train.py --devices all --coordinator HOST:PORT --process-id 0 --process-count 2
 
-Data parallelism, by `keras.distribution` on the JAX backend: every device holds the whole
-model and takes its share of a batch, and the gradients are averaged over all of them. What
-is trained depends on the batch, and not on how many devices share it.
-
-The processes of a run are equals: each makes its own share of the videos and forecasts the
+Skip this file until you have more than one. Data parallelism, by `keras.distribution` on the JAX
+backend: every device holds the whole model and takes its share of a batch, and the gradients are
+averaged over all of them. What is trained depends on the batch, and not on how many devices share
+it. The processes of a run are equals: each makes its own share of the videos and forecasts the
 same validation videos. Process 0 alone writes and prints.
 """
 
 import contextlib
-import ctypes
+import dataclasses
 import os
-import signal
 import sys
-import threading
 import traceback
 
 from extras.cli import Failure, InputError, silent_libraries  # comes before Keras
@@ -29,36 +26,49 @@ import numpy as np
 process, processes = 0, 1
 
 
-def start(devices, coordinator=None, process_id=None, process_count=None):
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """Several devices, hosts or processes; needs KERAS_BACKEND=jax."""
+
+    devices: str | None = None
+    """`all`, or how many of this host's, to share each batch."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, if a run has several processes and no launcher that tells them (Slurm,
+    Open MPI, Kubernetes and Cloud TPU do)."""
+    process_id: int | None = None
+    """Which of the processes this is, from 0 on."""
+    process_count: int | None = None
+    """How many there are; 1: this one is alone, whatever a launcher says."""
+
+
+def start(options):
     """Join a run's other processes, if there are any, and choose the devices to train on.
 
     To be called before anything else makes JAX look for its devices.
 
     Args:
-        devices: "all", or how many, as a string.
-        coordinator: "HOST:PORT" of process 0, which listens there.
-        process_id, process_count: which process this is, and of how many, as strings.
-            Without these three the launcher says so (JAX knows Slurm, Open MPI, Kubernetes
-            and Cloud TPU), and if there is none, this process is alone. With a
-            `process_count` of 1 it is alone in any case.
+        options: a `Devices`.
 
     Returns:
-        A `keras.distribution.DataParallel` over the devices of all processes.
+        A `keras.distribution.DataParallel` over the devices of all processes; None without
+        `options.devices`.
 
     Raises:
         InputError: these cannot be used, or not together.
         Failure: the processes cannot reach each other.
     """
     global process, processes
+    given = [options.coordinator, options.process_id, options.process_count]
+    if options.devices is None:
+        if given != [None, None, None]:
+            raise InputError("--coordinator, --process-id and --process-count need --devices all")
+        return None
     if keras.backend.backend() != "jax":
         raise InputError("--devices needs the JAX backend: KERAS_BACKEND=jax python train.py ...")
-    numbers = {"--devices": devices, "--process-id": process_id, "--process-count": process_count}
-    for name, number in numbers.items():
-        if number and not number.isdecimal() and (name, number) != ("--devices", "all"):
-            raise InputError(f"{name} {number}: should be a number")
-    given = [coordinator, process_id, process_count]
-    if process_count != "1":
-        if any(given) and not all(given):
+    if options.devices != "all" and not options.devices.isdecimal():
+        raise InputError(f"--devices {options.devices}: should be `all` or a number")
+    if options.process_count != 1:
+        if given != [None, None, None] and None in given:
             raise InputError("--coordinator, --process-id and --process-count go together")
         connect(*given)
         # Keras has these for itself only. What a distribution shows of them, `num_processes`
@@ -66,21 +76,16 @@ def start(devices, coordinator=None, process_id=None, process_count=None):
         from keras.src.backend import distribution_lib
 
         process, processes = distribution_lib.process_id(), distribution_lib.num_processes()
-    if processes > 1 and os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":  # see cli.py
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if process > 0:
         sys.stdout = open(os.devnull, "w")
 
     available = keras.distribution.list_devices()
-    if devices == "all":
-        devices = len(available)
-    elif processes > 1:
-        raise InputError(f"--devices {devices}: several processes take all of theirs: say all")
-    if not 1 <= int(devices) <= len(available):
-        raise InputError(f"--devices {devices}: there are {len(available)}, from {available[0]} on")
-    return keras.distribution.DataParallel(
-        devices=available[: int(devices)], auto_shard_dataset=False
-    )
+    count = len(available) if options.devices == "all" else int(options.devices)
+    if processes > 1 and options.devices != "all":
+        raise InputError(f"--devices {count}: several processes take all of theirs: say all")
+    if not 1 <= count <= len(available):
+        raise InputError(f"--devices {count}: there are {len(available)}, from {available[0]} on")
+    return keras.distribution.DataParallel(devices=available[:count], auto_shard_dataset=False)
 
 
 def connect(coordinator, process_id, process_count):
@@ -90,45 +95,14 @@ def connect(coordinator, process_id, process_count):
         keras.utils.set_random_seed(0)
     if coordinator and not coordinator.rpartition(":")[2].isdecimal():
         raise InputError(f"--coordinator {coordinator}: should be HOST:PORT")
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # Python's errors, and nobody else's
-    at_abort = ctypes.CDLL(None).signal
-    at_abort(int(signal.SIGABRT), abort_handler)
     try:
         with silent_libraries():
-            keras.distribution.initialize(
-                coordinator, process_count and int(process_count), process_id and int(process_id)
-            )
+            keras.distribution.initialize(coordinator, process_count, process_id)
     except ValueError as error:
-        at_abort(int(signal.SIGABRT), None)  # there is no other process
         if coordinator:
             raise InputError(f"--coordinator {coordinator}: {error}") from None
     except RuntimeError as error:
         raise Failure(f"the processes of the run cannot meet: {error}") from None
-
-
-# When one process ends --------------------------------------------------------------------
-
-ending = threading.Lock()  # whoever has it ends the process, in one line
-
-
-def end_for_want_of_another(*_):
-    """End this process, for it cannot go on."""
-    ending.acquire()
-    program = os.path.basename(sys.argv[0])
-    message = "another process of this run has ended, or its host cannot be reached: see what it "
-    print(
-        f"{program}: {message}says; --resume goes on, with any number of processes",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)
-
-
-# For JAX's client, which asks process 0 who is alive. When process 0 is gone or never comes, or
-# says that another one is gone (after 100 seconds without a sign of life), the client writes a
-# page to descriptor 2 and calls abort(). A signal handler of Python's would run after that, which
-# is never; so this is one of C's, and must live as long as the process.
-abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end_for_want_of_another)
 
 
 @contextlib.contextmanager
@@ -143,21 +117,23 @@ def ending_together():
         status = error.code if isinstance(error, SystemExit) else 1
         if processes == 1 or status == 0:
             raise
-        if not isinstance(error, SystemExit):
-            # The libraries by which gradients are exchanged between CPUs and between GPUs.
-            if any(name in str(error) for name in ("Gloo", "NCCL")):
-                end_for_want_of_another()
+        # The libraries by which gradients are exchanged between CPUs and between GPUs.
+        if any(name in str(error) for name in ("Gloo", "NCCL")):
+            print(
+                f"{os.path.basename(sys.argv[0])}: another process of this run has ended, or its "
+                "host cannot be reached: see what it says; --resume goes on, with any number of "
+                "processes",
+                file=sys.stderr,
+            )
+        elif not isinstance(error, SystemExit):
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
-# While they train -------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
-def over(distribution):
+def distribution_scope(distribution):
     """Within, new variables and `fit` belong to a distribution; None: to the first device."""
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(distribution)
@@ -167,7 +143,7 @@ def over(distribution):
         keras.distribution.set_distribution(before)
 
 
-def meet(distribution):
+def barrier(distribution):
     """Wait until all processes have come here."""
     if processes == 1:
         return
@@ -176,17 +152,7 @@ def meet(distribution):
     keras.distribution.distribute_tensor(np.zeros(1, "float32"), everywhere)
 
 
-def own_rows(batch_size, parts, part):
-    """The rows of a batch that this process makes for one of the parts it is trained in.
-
-    Args:
-        batch_size: rows of a batch, of all processes together.
-        parts: how many parts a batch is divided into, one after the other.
-        part: which of them, from 0 on.
-
-    Returns:
-        A slice.
-    """
-    rows = batch_size // (parts * processes)
-    start = (part * processes + process) * rows
-    return slice(start, start + rows)
+def process_rows(batch_size):
+    """The rows of a batch that belong to this process, a slice."""
+    rows = batch_size // processes
+    return slice(process * rows, (process + 1) * rows)

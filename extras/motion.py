@@ -1,0 +1,174 @@
+"""How pixels have moved, and moving them: open it to change what the forecaster knows of motion.
+
+Three standard tools of video coding and optical flow, none with weights of its own:
+
+- `block_matching` measures how the last frame moved into this one;
+- `advect_history` keeps each place's past displacements, carried along with what moves;
+- `warp` moves the pixels of a frame.
+
+A displacement is never one number here, but a probability for each whole number of pixels
+-R..R, for the vertical and for the horizontal axis: "vertical and horizontal" means arrays
+whose last axis holds 2 R + 1 probabilities of the one, then 2 R + 1 of the other. A
+displacement says where a pixel came from: +2 vertically is from two pixels further down.
+"""
+
+import numpy as np
+from keras import ops
+
+BLOCK = 4  # pixels; motion is measured once for each block of 4x4 pixels
+
+# Around each block a window of 16x16 pixels is compared. Windows of 8x8 fit in several places
+# (the right displacement of a lone digit in 85% of blocks, against 99.8%), and larger ones
+# often hold two things that move differently.
+WINDOW = 16
+
+# How sharply differences tell displacements apart: exp(-SHARPNESS * difference), where 1 is the
+# difference between windows that have nothing in common. With 80 the right displacement of a
+# lone digit gets a probability of 0.98, with 20 of 0.79.
+SHARPNESS = 80.0
+
+# Below this variance a window is taken as even. (Compression alone leaves about 1e-4.)
+EVEN = 1e-3
+
+
+def mirrored(frame, rows, columns):
+    """Continue a frame beyond its edges by its mirror image, so that no edge appears there."""
+    return ops.pad(frame, [(0, 0), (rows, rows), (columns, columns), (0, 0)], mode="symmetric")
+
+
+def block_matching(frame, last_frame, radius):
+    """Measure how the last frame moved into this one.
+
+    The windows around each block are compared with the last frame's windows up to `radius`
+    pixels away, on every second pixel. The mean squared difference, relative to the variance
+    of the window, becomes a probability by a softmax. Nothing is learned, and no gradient
+    passes. (Jain and Jain 1981, "Displacement measurement and its application in interframe
+    image coding"; Dosovitskiy et al. 2015, "FlowNet", section 3, begins with the like.)
+
+    Args:
+        frame, last_frame: (batch, height, width, channels), divisible by 4; channels are averaged.
+        radius: R, the farthest displacement along each axis, in pixels.
+
+    Returns:
+        Vertical and horizontal, (batch, height / 4, width / 4, 2 (2 R + 1)). In an even area,
+        where nothing can be measured, all are alike.
+    """
+    frame, last_frame = (
+        ops.stop_gradient(ops.mean(image, axis=-1, keepdims=True)) for image in (frame, last_frame)
+    )
+    # Every second pixel, displaced in each way: (batch, height / 2, width / 2, (2 R + 1)^2).
+    count = 2 * radius + 1
+    one_hot = np.eye(count, dtype="float32")
+    down = one_hot.reshape(count, 1, 1, count)
+    across = np.einsum("xo,yp->xypo", one_hot, one_hot).reshape(1, count, count, count**2)
+    displaced = mirrored(last_frame, radius, radius)[:, 1:, 1:]
+    displaced = ops.conv(displaced, down, strides=(2, 1), padding="valid")
+    displaced = ops.conv(displaced, across, strides=(1, 2), padding="valid")
+
+    pixels = frame[:, 1::2, 1::2]  # (batch, height / 2, width / 2, 1)
+    difference = window_mean(ops.square(displaced - pixels))  # (batch, height / 4, width / 4, ...)
+    variance = window_mean(ops.square(pixels)) - ops.square(window_mean(pixels))
+    # Two windows of this variance that have nothing in common differ by twice as much.
+    difference = difference / (2 * variance + EVEN)
+    probability = ops.softmax(-SHARPNESS * difference)
+    probability = ops.reshape(probability, (-1, *difference.shape[1:3], count, count))
+    return ops.concatenate([ops.sum(probability, axis=4), ops.sum(probability, axis=3)], axis=-1)
+
+
+def window_mean(values):
+    """Mean over the window of each block, of every second pixel: half the height and width."""
+    values = ops.average_pool(values, 4, strides=2, padding="same")
+    return ops.average_pool(values, 3, strides=1, padding="same")
+
+
+def contrast(frame):
+    """Standard deviation of each block's pixels: (batch, height / 4, width / 4, 1).
+
+    What has no contrast shows no motion. Bright on dark and dark on bright have the same.
+    """
+    frame = ops.stop_gradient(frame)
+    mean = ops.average_pool(frame, BLOCK, strides=BLOCK)
+    square = ops.average_pool(ops.square(frame), BLOCK, strides=BLOCK)
+    variance = ops.mean(square - ops.square(mean), axis=-1, keepdims=True)  # over channels
+    return ops.sqrt(ops.maximum(variance, 0.0))
+
+
+def advect_history(frame, moved_by, carried):
+    """Remember how each thing in the picture has moved, wherever it has moved to.
+
+    Each block has a history: the displacements that led there, newest first. It is advected,
+    that is, it moves along with what is there: a block asks where its content came from, and
+    takes over the history from there, interpolated between the nearest blocks. In this a
+    block counts by its contrast, since an even ground has no motion. Like `block_matching`,
+    this is a measurement.
+
+    The history holds probabilities, not mean displacements: those would say the same in less
+    space, but the next displacement is far harder to learn from them.
+
+    Args:
+        frame: (batch, height, width, channels).
+        moved_by: how it moved, from `block_matching`.
+        carried: (batch, height / 4, width / 4, 1 + steps * 2 (2 R + 1)), from the last frame:
+            contrast, and contrast times the history. Zeros before the first frame.
+
+    Returns:
+        history: (batch, height / 4, width / 4, steps * 2 (2 R + 1)): vertical and horizontal of
+            this frame's displacement, of the one before, and so on; zeros where there was none.
+        carried: that of this frame.
+    """
+    height, width, size = moved_by.shape[1:]
+    displacements = np.arange(size // 2, dtype="float32") - size // 4  # -R..R
+    vertical, horizontal = (
+        ops.sum(probability * displacements, axis=-1, keepdims=True) / BLOCK  # in blocks
+        for probability in ops.split(moved_by, 2, axis=-1)
+    )
+    padded = ops.pad(carried, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    moved = ops.zeros_like(carried)
+    for y in (-1, 0, 1):
+        for x in (-1, 0, 1):
+            nearness = ops.relu(1 - ops.abs(vertical - y)) * ops.relu(1 - ops.abs(horizontal - x))
+            moved += nearness * padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
+    past = moved[..., 1:] / (moved[..., :1] + 1e-4)
+    history = ops.concatenate([moved_by, past[..., :-size]], axis=-1)
+
+    weight = contrast(frame)
+    # A little from around, so that the even blocks of a thing and its rim know its history.
+    weight += 0.01 * ops.average_pool(weight, 5, strides=1, padding="same")
+    return history, ops.concatenate([weight, weight * history], axis=-1)
+
+
+def warp(frame, vertical, horizontal):
+    """Move the pixels of a frame: a pass along the columns, then one along the rows.
+
+    In each pass a pixel becomes the mean of its neighbours in that direction, weighted by its
+    own probabilities of coming from each of them:
+
+        warped[y, x] = sum over dx of horizontal[y, x, dx]
+                       * sum over dy of vertical[y, x + dx, dy] * frame[y + dy, x + dx]
+
+    Two passes over 2 R + 1 neighbours each stand for one over (2 R + 1)^2. (Finn et al. 2016,
+    "Unsupervised learning for physical interaction through video prediction", section 3.1;
+    Niklaus et al. 2017, "Video frame interpolation via adaptive separable convolution".)
+
+    Args:
+        frame: (batch, height, width, channels).
+        vertical, horizontal: probabilities of the displacements -R..R, (batch, height, width,
+            2 R + 1). Beyond the edges lies the frame's mirror image.
+
+    Returns:
+        The warped frame, (batch, height, width, channels).
+    """
+    height, width, channels = frame.shape[1:]
+    count = vertical.shape[-1]
+    radius = count // 2
+    # Neighbours come side by side by a convolution with a kernel of ones and zeros: on a CPU
+    # its gradient is much faster than that of as many slices.
+    one_hot = np.eye(count, dtype="float32")
+    gather = ops.conv if channels == 1 else ops.depthwise_conv  # the same, and `conv` is faster
+    for probabilities, rows, columns in ((vertical, radius, 0), (horizontal, 0, radius)):
+        kernel = one_hot.reshape(2 * rows + 1, 2 * columns + 1, 1, count)
+        kernel = np.repeat(kernel, channels, axis=2)
+        neighbours = gather(mirrored(frame, rows, columns), kernel, padding="valid")
+        neighbours = ops.reshape(neighbours, (-1, height, width, channels, count))
+        frame = ops.sum(probabilities[:, :, :, None] * neighbours, axis=-1)
+    return frame

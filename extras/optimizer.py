@@ -1,0 +1,101 @@
+"""The optimizer: Muon for convolution kernels, and the learning rates. Open it to try others.
+
+`make_optimizer(config)` is all that training uses; `config` is a `Config` of train.py.
+"""
+
+from extras import cli  # noqa: F401  comes before Keras
+
+import keras
+import numpy as np
+from keras import ops
+
+# The average of the weights takes in each step's with a share of at least 1 / (step + 10), so
+# that it forgets the random start. (As tf.train.ExponentialMovingAverage does with `num_updates`.)
+AVERAGE_WARMUP = 9
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class ConvolutionMuon(keras.optimizers.Muon):
+    """Keras's Muon for convolution kernels, too, and an average of the weights that warms up.
+
+    Keras sends every kernel that is not two-dimensional to Adam. Here a convolution's kernel
+    (height, width, in, out) takes Muon's step as the matrix (height * width * in, out), as in
+    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". (A
+    Conv2DTranspose of step 2 and size 2, whose kernel is (2, 2, out, in), multiplies by just
+    that matrix, (2 * 2 * out, in), too.)
+    """
+
+    def _should_use_adamw(self, variable):
+        excluded = any(layer in variable.path for layer in self.exclude_layers)
+        return len(variable.shape) not in (2, 4) or excluded
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))  # (height * width * in, out)
+        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x):
+        rows, columns = np.prod(x.shape[:-1]), x.shape[-1]
+        return x * self.rms_rate * float(max(rows, columns)) ** 0.5
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        step = ops.cast(self.iterations, "float32")
+        momentum = ops.minimum(self.ema_momentum, step / (step + AVERAGE_WARMUP))
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average):
+            average.assign(momentum * average + (1 - momentum) * variable)
+
+
+@keras.saving.register_keras_serializable("next_frame")
+class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rise from zero, stay, and fall to zero, all in straight lines.
+
+    Hagele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training
+    durations": as good as a cosine, and until it falls it does not depend on the end.
+
+    Args:
+        peak: the learning rate between rise and fall.
+        warmup: steps of the rise.
+        start, end: the steps with which the fall begins and ends; equal: it never does.
+    """
+
+    def __init__(self, peak, warmup, start, end):
+        self.peak, self.warmup, self.start, self.end = peak, warmup, start, end
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        share = ops.minimum(1.0, step / self.warmup) if self.warmup else 1.0
+        if self.start < self.end:
+            share = ops.minimum(share, (self.end - step) / (self.end - self.start))
+        return self.peak * ops.maximum(0.0, share)
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup": self.warmup, "start": self.start, "end": self.end}
+
+
+def cooldown_start(config):
+    """The epoch, counted from 0, with which the learning rates begin to fall."""
+    return config.epochs - round(config.cooldown * config.epochs)
+
+
+def learning_rate(config):
+    """The schedule of a config: Muon's learning rate, or Adam's if there is no Muon."""
+    peak = config.learning_rate if config.muon else config.adam_learning_rate
+    start, end = (epoch * config.steps_per_epoch for epoch in (cooldown_start(config), config.epochs))
+    return WarmupStableDecay(peak, config.warmup_steps, start, end)
+
+
+def make_optimizer(config):
+    """Muon and Adam, with their schedule, clipping and averaging as configured."""
+    return ConvolutionMuon(
+        learning_rate(config),
+        # Adam for all variables with one of these in their names; "" is in every name. The first
+        # convolution and the heads are no hidden layers (Jordan et al. 2024).
+        exclude_layers=["encoder", "head"] if config.muon else [""],
+        adam_lr_ratio=config.adam_learning_rate / config.learning_rate if config.muon else 1,
+        adam_weight_decay=None,
+        weight_decay=config.weight_decay if config.muon else None,
+        momentum=config.momentum,
+        nesterov=True,
+        global_clipnorm=config.clip_norm or None,
+        use_ema=config.average > 0,
+        ema_momentum=config.average or 0.99,  # Keras checks it even without an average
+    )

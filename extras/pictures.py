@@ -1,0 +1,97 @@
+"""Frames as pictures: coloured borders, film strips, error maps. Open it to draw them otherwise."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from matplotlib import font_manager
+
+import data
+
+REAL_COLOUR = (96, 125, 139)  # grey blue, around frames that were given
+PREDICTED_COLOUR = (255, 112, 0)  # orange, around frames that a model made, or should make
+TOO_DARK_COLOUR = (0, 143, 255)  # blue, where a prediction is darker than the real frame
+
+
+def font(size):
+    """A font with all accented letters; Pillow's own has none."""
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+
+
+def enlarge(frame, scale, colour):
+    """One frame -> uint8 RGB, each pixel a block of scale x scale, in a coloured border.
+
+    Args:
+        frame: (height, width, 1 or 3), uint8 or float in [0, 1].
+        scale: integer factor.
+        colour: RGB of the border, which is 2 pixels wide.
+
+    Returns:
+        uint8 array (height * scale + 4, width * scale + 4, 3).
+    """
+    pixels = np.repeat(np.repeat(data.to_uint8(frame), scale, axis=0), scale, axis=1)
+    picture = np.empty((pixels.shape[0] + 4, pixels.shape[1] + 4, 3), np.uint8)
+    picture[:] = colour
+    picture[2:-2, 2:-2] = pixels  # one channel is copied to all three
+    return picture
+
+
+def film_strip(rows, labels, scale=1):
+    """Rows of frames below each other, each row's label at its left.
+
+    Args:
+        rows: lists of one length of (frame, colour) as for `enlarge`, or of None for a gap.
+        labels: a word for each row.
+        scale: integer factor of enlargement.
+
+    Returns:
+        A PIL image.
+    """
+    tiles = [[tile and enlarge(tile[0], scale, tile[1]) for tile in row] for row in rows]
+    height, width = next(tile.shape[:2] for row in tiles for tile in row if tile is not None)
+    gap, margin = 2, 80
+    image = Image.new(
+        "RGB",
+        (margin + len(rows[0]) * (width + gap), len(rows) * (height + gap) + gap),
+        "white",
+    )
+    draw = ImageDraw.Draw(image)
+    for r, row in enumerate(tiles):
+        top = gap + r * (height + gap)
+        draw.text((margin - 6, top + height / 2), labels[r], "black", font(13), anchor="rm")
+        for c, tile in enumerate(row):
+            if tile is not None:
+                image.paste(Image.fromarray(tile), (margin + c * (width + gap), top))
+    return image
+
+
+def forecast_strip(context, truth, prediction, labels=("real", "predicted")):
+    """A film strip of forecasts: real frames, and the predicted ones below those they predict.
+
+    Args:
+        context, truth, prediction: (videos, frames, height, width, channels), uint8 or
+            float in [0, 1]; the truth may have fewer frames than the prediction.
+        labels: words for the rows of real and of predicted frames.
+
+    Returns:
+        A PIL image.
+    """
+    rows = []
+    for given, real, predicted in zip(context, truth, prediction):
+        rows.append([(frame, REAL_COLOUR) for frame in (*given, *real)])
+        rows[-1] += [None] * (len(predicted) - len(real))
+        rows.append([None] * len(given) + [(frame, PREDICTED_COLOUR) for frame in predicted])
+    return film_strip(rows, len(context) * list(labels))
+
+
+def error_map(truth, prediction):
+    """Where predicted frames are wrong: orange if too bright, blue if too dark, else black.
+
+    Args:
+        truth, prediction: (frames, height, width, channels), uint8 or float in [0, 1].
+
+    Returns:
+        float64 array (frames, height, width, 3) in [0, 1]: RGB, as bright as the error is large.
+    """
+    error = data.to_float(prediction) - data.to_float(truth)
+    error = error.mean(axis=-1, keepdims=True)  # (frames, height, width, 1)
+    orange, blue = np.array([PREDICTED_COLOUR, TOO_DARK_COLOUR]) / 255
+    return np.maximum(error, 0) * orange + np.maximum(-error, 0) * blue

@@ -1,0 +1,345 @@
+"""The run folder: save, resume, load a model. Open it to change what a run leaves behind.
+
+    config.json         every hyperparameter
+    environment.json    command, versions, device, commit; one entry for each start
+    log.csv, curve.png  a row for each epoch, and its picture
+    samples/            forecasts of validation videos
+    best.keras          the averaged weights with the lowest validation error
+    last.keras          the averaged weights of the last epoch
+    checkpoint.keras    everything that `--resume` needs
+    init.keras          the weights that it started from, with `--init`
+    clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
+    tensorboard/, wandb/    what `--log` reports
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from extras.cli import Failure, InputError, atomic_write  # comes before Keras
+
+import keras
+import matplotlib.figure
+import numpy as np
+from keras import ops
+
+import data
+import model as models
+from extras import devices, pictures
+from extras.optimizer import learning_rate
+
+CHECKPOINT = "checkpoint.keras"
+EARLIER_COMMIT = "4faf66b"  # the last one with other models and other fields in a config
+
+
+# Models and checkpoints ---------------------------------------------------------------------
+
+
+def load_model(path):
+    """Load a next-frame model.
+
+    Args:
+        path: a run folder, of which `best.keras` is taken, or a .keras file.
+
+    Returns:
+        A `model.NextFrameModel`.
+
+    Raises:
+        InputError: there is none, or the file is not such a model.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder, path = path, path / "best.keras"
+        if not path.exists():
+            raise InputError(f"{folder} has no best.keras: a run has one after its first epoch")
+    if not path.exists():
+        raise InputError(f"{path}: no such model")
+    if path.suffix != ".keras":
+        raise InputError(f"{path} is not a .keras model: name one, or the folder of a run")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            # Keras's safe mode, its default, runs no code that a file brings along.
+            model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # a broken file can fail anywhere within Keras
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{path} cannot be loaded: it may be damaged, or of an earlier version, which "
+            f"`git checkout {EARLIER_COMMIT}` brings back ({reason})"
+        ) from None
+    if not isinstance(model, models.NextFrameModel):
+        raise InputError(f"{path} holds a {type(model).__name__}, not a model of model.py")
+    weights = model.get_weights()
+    if not weights or not all(np.isfinite(weight).all() for weight in weights):
+        raise InputError(f"{path} has no weights, or some that are no numbers: name another one")
+    return model
+
+
+def load_checkpoint(closed_loop, folder, config):
+    """Put a run's whole state into the model and its optimizer; return the epochs done."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        raise InputError(f"{folder} has no {CHECKPOINT} to go on from")
+    try:
+        closed_loop.load_weights(path)
+    except Exception as error:  # what a damaged file raises depends on the damage
+        first_line = str(error).strip().split("\n")[0]
+        raise InputError(f"{path} cannot be loaded: {first_line}") from None
+    steps = int(ops.convert_to_numpy(closed_loop.optimizer.iterations))
+    return steps // config.steps_per_epoch
+
+
+# The files of a run -------------------------------------------------------------------------
+
+
+def read_json(path, kind):
+    """The content of a run's JSON file, a `kind`: dict or list.
+
+    Raises:
+        InputError: it is missing, or something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"there is no run with {path}: {error}") from None
+    if type(content) is not kind:
+        raise InputError(f"{path} was not written by a run: it should hold a {kind.__name__}")
+    return content
+
+
+def write_json(path, content):
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_config(path):
+    """The fields of a config, a dict, from a run's folder or from a .json file.
+
+    Raises:
+        InputError: there is none, or an earlier version wrote it.
+    """
+    path = Path(path)
+    path = path if path.suffix == ".json" else path / "config.json"
+    fields = read_json(path, dict)
+    if "layers" in fields:  # `depths`, since then
+        try:
+            commit = read_json(path.with_name("environment.json"), list)[-1]["commit"]
+        except (InputError, LookupError, TypeError):
+            commit = EARLIER_COMMIT
+        raise InputError(f"{path} is of an earlier version: `git checkout {commit}` goes on with it")
+    return fields
+
+
+def read_log(folder, epochs):
+    """The rows of log.csv for the epochs that are done.
+
+    Raises:
+        InputError: they are not there.
+    """
+    if epochs == 0:
+        return []
+    path = Path(folder) / "log.csv"
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))[:epochs]
+        columns = ("videos", "val_mse", "val_mse_first_frame", "val_mse_last_frame")
+        if len(rows) == epochs and all(float(row[name]) > 0 for row in rows for name in columns):
+            return rows
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{path} should have the rows of {epochs} epochs, and has not: restore it")
+
+
+def environment(distribution=None):
+    """What a run ran on, for `environment.json`."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    backend = keras.backend.backend()
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(sys.argv),
+        "commit": commit,
+        "backend": f"{backend} {sys.modules[backend].__version__}",
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "devices": distribution.device_mesh.devices.tolist()
+        if distribution
+        else keras.distribution.list_devices()[:1],
+        "processes": devices.processes,
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+    }
+
+
+def start_folder(folder, config, closed_loop, here):
+    """Make a run of a folder: write what it can be resumed from, before its first epoch."""
+    if config.init != "none":
+        with atomic_write(folder / "init.keras") as path:
+            closed_loop.model.save(path)
+    with atomic_write(folder / CHECKPOINT) as path:
+        closed_loop.save(path)
+    write_json(folder / "environment.json", [here])
+    write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
+
+
+def sample_path(folder, epoch):
+    """Where the forecasts after an epoch, counted from 0, are drawn."""
+    return folder / "samples" / f"epoch-{epoch + 1:04d}.png"
+
+
+# After each epoch ---------------------------------------------------------------------------
+
+
+class RunFolder(keras.callbacks.Callback):
+    """After each epoch: forecast validation videos, then save all that a run leaves.
+
+    The model that is scored and saved is a second one, which holds the averaged weights; the
+    one in training is never touched, so a run does not depend on when it is scored.
+
+    Every process of a run scores it, each on a device of its own: so none waits for another,
+    and all of them stop when the score is no number. Process 0 saves.
+
+    Args:
+        folder: the run folder.
+        config: a `Config` of train.py.
+        trained: the model in training.
+        averaged: another one like it.
+        rows: those of log.csv, one for each epoch so far.
+        asked_to_stop: a function that tells whether Ctrl-C was pressed.
+        videos, indices: the validation videos to forecast; see `model.rollout_batches`.
+    """
+
+    def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos, indices):
+        super().__init__()
+        self.folder = folder
+        self.config = config
+        self.trained = trained
+        self.averaged = averaged
+        self.rows = rows
+        self.asked_to_stop = asked_to_stop
+        self.videos = videos
+        self.indices = indices
+        self.started = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs):
+        if self.asked_to_stop():
+            raise KeyboardInterrupt
+        self.check_number(logs["loss"])
+
+    def on_epoch_end(self, epoch, logs):
+        with devices.distribution_scope(None):  # scoring and saving wait for no other process
+            self.score_and_save(epoch, logs)
+
+    def score_and_save(self, epoch, logs):
+        self.copy_averaged_weights()
+        error, samples = self.forecast()
+        self.check_number(error.mean())  # the last step may have spoilt the weights
+        best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
+        steps = (epoch + 1) * self.config.steps_per_epoch
+        rate = learning_rate(self.config)
+        logs["val_mse"] = error.mean()  # for the progress bar
+        self.rows.append(
+            {
+                "epoch": epoch + 1,
+                "videos": steps * self.config.batch_size,
+                "loss": f"{logs['loss']:.4f}",
+                "motion_loss": f"{logs['motion_loss']:.4f}" if "motion_loss" in logs else "",
+                "val_mse": f"{error.mean():.6g}",
+                "val_mse_first_frame": f"{error[0]:.6g}",
+                "val_mse_last_frame": f"{error[-1]:.6g}",
+                # That of the epoch's last step; steps count from 0.
+                "learning_rate": f"{float(rate(steps - 1)):.3g}",
+                "seconds": f"{time.monotonic() - self.started:.1f}",
+            }
+        )
+        self.started = time.monotonic()
+        if devices.process > 0:
+            return
+        if (epoch + 1) % self.config.sample_every == 0 or epoch + 1 == self.config.epochs:
+            with atomic_write(sample_path(self.folder, epoch)) as path:
+                pictures.forecast_strip(*samples).save(path)
+        self.save(best)
+
+    def check_number(self, loss):
+        if not np.isfinite(loss):
+            raise Failure(
+                f"the loss is no longer a number in epoch {len(self.rows) + 1}; {self.folder} "
+                "keeps the weights before it. Try a lower --learning-rate or --adam-learning-rate"
+            )
+
+    def copy_averaged_weights(self):
+        self.averaged.set_weights(self.trained.get_weights())
+        optimizer = self.model.optimizer
+        if optimizer.use_ema:
+            averages = optimizer._model_variables_moving_average
+            for average, variable in zip(averages, self.averaged.trainable_variables):
+                # By way of NumPy: on JAX both would share one array, which `fit` deletes.
+                variable.assign(ops.convert_to_numpy(average))
+
+    def forecast(self):
+        """Forecast the validation videos.
+
+        Returns:
+            error: squared error of each predicted frame, (horizon,).
+            samples: context, truth and prediction of the first three videos.
+        """
+        context, horizon = self.config.context, self.config.frames - self.config.context
+        error, samples = np.zeros(horizon), []
+        for videos, predictions in models.rollout_batches(
+            self.averaged, self.videos, self.indices, context, horizon
+        ):
+            difference = predictions - data.to_float(videos[:, context:])
+            error += np.square(difference).sum(axis=(0, 2, 3, 4))
+            samples += list(zip(videos[:, :context], videos[:, context:], predictions))
+            samples = samples[:3]
+        return error / len(self.indices), list(zip(*samples))
+
+    def save(self, best):
+        with atomic_write(self.folder / "last.keras") as path:
+            self.averaged.save(path)
+        if best:
+            with atomic_write(self.folder / "best.keras") as path:
+                self.averaged.save(path)
+        with atomic_write(self.folder / "log.csv") as path, open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[-1])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        with atomic_write(self.folder / "curve.png") as path:
+            draw_curve(self.rows).savefig(path, dpi=120)
+        # Last, so that whatever it counts as done has been written.
+        with atomic_write(self.folder / CHECKPOINT) as path:
+            self.model.save(path)
+
+
+def draw_curve(rows):
+    """A figure of the validation error over training, from the rows of log.csv."""
+    videos = [int(row["videos"]) for row in rows]
+    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for column, label in [
+        ("val_mse_last_frame", "last predicted frame"),
+        ("val_mse", "mean of the predicted frames"),
+        ("val_mse_first_frame", "first predicted frame"),
+    ]:
+        axes.plot(videos, [float(row[column]) for row in rows], marker=".", label=label)
+    axes.set(xlabel="training videos", ylabel="MSE, summed over pixels", ylim=(0, None))
+    axes.set_title("Forecasts of validation videos, averaged weights")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

@@ -1,0 +1,61 @@
+"""Report a run to TensorBoard or to Weights & Biases: open it to add another tracker."""
+
+import dataclasses
+import importlib.util
+
+from extras.cli import Failure, InputError  # comes before Keras
+
+import keras
+import numpy as np
+from PIL import Image
+
+from extras import runs
+
+
+class TensorBoard(keras.callbacks.TensorBoard):
+    """Keras's callback, and the pictures of forecasts."""
+
+    def __init__(self, folder, config):
+        super().__init__(folder / "tensorboard", write_graph=False)
+        self.folder = folder
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if (path := runs.sample_path(self.folder, epoch)).exists():
+            with self._val_writer.as_default(), Image.open(path) as picture:
+                self.summary.image("forecasts", np.asarray(picture)[None], step=epoch)
+
+
+class WeightsAndBiases(keras.callbacks.Callback):
+    """Does for Weights & Biases what that does; wandb's own callback fails on JAX."""
+
+    def __init__(self, folder, config):
+        super().__init__()
+        import wandb
+
+        self.folder = folder
+        self.picture = wandb.Image
+        try:
+            self.run = wandb.init(
+                dir=folder, name=folder.name, config=dataclasses.asdict(config), resume="auto"
+            )
+        except wandb.Error as error:
+            raise Failure(f"--log wandb: {error}; WANDB_MODE=offline needs no account") from None
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}
+        if (path := runs.sample_path(self.folder, epoch)).exists():
+            values["forecasts"] = self.picture(str(path))
+        self.run.log(values, step=epoch)
+
+    def on_train_end(self, logs=None):
+        self.run.finish()
+
+
+TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+
+
+def check_installed(name):
+    """Raise an InputError if a tracker's package is missing; it has the tracker's name."""
+    if name and not importlib.util.find_spec(name):
+        raise InputError(f"--log {name} needs one more package: pip install {name}")
