@@ -315,7 +315,7 @@ class ClosedLoopVideos(data.MovingMNIST):
         config, key = self.config, [self.seed, self.epoch, index]
         rows = devices.process_rows(config.batch_size)
         if self.windows is None:
-            videos = self.draw([data.TRAINING, *key])
+            videos = self.draw(index)
         else:
             rng = np.random.default_rng([data.TRAINING, *key])
             videos = self.windows[rng.integers(len(self.windows), size=config.batch_size)]
