@@ -1,0 +1,113 @@
+"""Sprites: videos taken apart exactly and rightly, and forecast sprite by sprite."""
+
+import numpy as np
+import pytest
+
+from extras import sprites
+import data
+import model as models
+
+
+def two_digits(count):
+    """Videos of two digits, each digit alone, and how each moved.
+
+    Returns:
+        videos: (count, 10, 64, 64, 1); alone: (count, 2, 10, 64, 64, 1), float32 both.
+        displacements: (count, 2, 9, 2), pixels down and to the right.
+    """
+    numbers = np.random.default_rng(4).random((count, 2, 4))
+    digits = data.load_digits("test")
+    alone = [data.move_digits(digits, numbers[:, [k]], frames=10) for k in (0, 1)]
+    alone = data.to_float(np.stack(alone, axis=1))
+    # One white pixel in a digit's place shows where it is: at 64x64, 28x28 leave 37 places.
+    pixel = np.zeros((1, 28, 28), np.uint8)
+    pixel[0, 0, 0] = 1
+    dots = np.stack([data.move_digits(pixel, numbers[:, [k]], frames=10) for k in (0, 1)], axis=1)
+    places = np.stack(np.divmod(dots.reshape(count, 2, 10, -1).argmax(axis=-1), 64), axis=-1)
+    return alone.max(axis=1), alone, np.diff(places, axis=2)
+
+
+def patches(velocities, frames):
+    """A patch of noise for each velocity, which start apart: (1, frames, 32, 32, 1)."""
+    noise = np.random.default_rng(1).uniform(0.1, 1, (len(velocities), 8, 8))
+    video = np.zeros((1, frames, 32, 32, 1), np.float32)
+    for k, (down, right) in enumerate(velocities):
+        for n in range(frames):
+            y, x = 2 + 12 * k + n * down, 12 + n * right
+            video[0, n, y : y + 8, x : x + 8, 0] = noise[k]
+    return video
+
+
+@pytest.mark.parametrize(
+    "shape, count",
+    [
+        ((2, 10, 64, 64, 1), 2),
+        ((1, 4, 17, 30, 3), 3),
+        ((2, 3, 16, 16, 1), 1),
+        ((1, 1, 8, 8, 3), 2),
+        ((1, 2, 1, 5, 1), 2),
+    ],
+)
+def test_sprites_recompose_exactly(shape, count):
+    noise = np.random.default_rng(0).random(shape).astype("float32")
+    context = np.where(noise > 0.7, noise, 0)
+    apart, displacements = sprites.decompose(context, count)
+    assert apart.shape == (shape[0], count, *shape[1:]) and apart.dtype == np.float32
+    assert displacements.shape == (shape[0], count, shape[1] - 1, 2)
+    np.testing.assert_array_equal(apart.max(axis=1), context)
+    assert apart.min() >= 0
+
+
+def test_two_digits_come_apart():
+    videos, alone, moved = two_digits(count=20)
+    apart, displacements = sprites.decompose(videos, 2)
+    np.testing.assert_array_equal(apart.max(axis=1), videos)
+    right, errors = [], []
+    for order in ([0, 1], [1, 0]):  # which sprite has which digit is arbitrary
+        errors.append(np.square(apart[:, order] - alone).sum(axis=(1, 2, 3, 4, 5)))
+        right.append((displacements[:, order] == moved).all(axis=(1, 2, 3)))
+    assert np.any(right, axis=0).mean() >= 0.95
+    # A digit has about 100 bright pixels, and each video 20 digits.
+    assert np.median(np.min(errors, axis=0)) < 1 and np.mean(np.min(errors, axis=0)) < 20
+
+
+def test_chunks_of_videos_change_nothing(monkeypatch):
+    videos, _, _ = two_digits(count=3)
+    at_once = sprites.decompose(videos, 2)
+    monkeypatch.setattr(sprites, "CHUNK_PIXELS", 1)
+    for one, other in zip(at_once, sprites.decompose(videos, 2)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_empty_sprite_rests():
+    apart, displacements = sprites.decompose(np.zeros((1, 3, 16, 16, 1)), 2)
+    assert not apart.any() and not displacements.any()
+
+
+def test_rollout_forecasts_each_sprite_by_itself(monkeypatch):
+    def rollout(model, context, horizon):
+        """A model that knows one motion in a frame: it moves all pixels by the last one."""
+        predictions = []
+        for video in context:
+            before, last = (np.argwhere(frame[..., 0] > 0).min(axis=0) for frame in video[-2:])
+            shifts = [tuple(n * (last - before)) for n in range(1, horizon + 1)]
+            predictions.append([np.roll(video[-1], shift, axis=(0, 1)) for shift in shifts])
+        return np.array(predictions, "float32")
+
+    monkeypatch.setattr(models, "rollout", rollout)
+    video = patches([(1, 2), (-1, -2)], frames=6)
+    context, truth = video[:, :4], video[:, 4:]
+    assert np.abs(rollout(None, context, 2) - truth).max() > 0.5
+    np.testing.assert_array_equal(sprites.rollout(None, context, 2, count=2), truth)
+
+
+def test_bright_ground_is_warned_of_once(monkeypatch, capsys):
+    sprites.print_once.cache_clear()
+    monkeypatch.setattr(models, "rollout", lambda model, x, n: np.repeat(x[:, -1:], n, axis=1))
+    dark = patches([(1, 1), (-1, 0)], frames=3)
+    np.testing.assert_array_equal(sprites.rollout(None, dark, 2, 2)[:, 1], dark[:, -1])
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        sprites.rollout(None, 1 - dark, 2, 2)
+    warning = capsys.readouterr().err
+    assert "black ground" in warning and warning.count("\n") == 1
