@@ -166,6 +166,8 @@ class NextFrameModel(keras.Model):
 
 # A softmax starts out flat, which would blur what it moves; this lets it sharpen sooner.
 LOGIT_SCALE = 3.0
+# Before it is trained the gate moves most pixels and paints few, whatever their brightness.
+GATE_BIAS = 2.0
 
 
 @keras.saving.register_keras_serializable("next_frame")
@@ -312,7 +314,7 @@ class Forecaster(NextFrameModel):
         next_frame = ops.sigmoid(self.paint_head(x))  # (batch, 64, 64, channels)
         if self.motion_radius:
             m = self.motion_head(x)  # (batch, 64, 64, displacements + 1)
-            logits, gate = LOGIT_SCALE * m[..., :-1], ops.sigmoid(m[..., -1:])
+            logits, gate = LOGIT_SCALE * m[..., :-1], ops.sigmoid(m[..., -1:] + GATE_BIAS)
             if self.motion_history:  # every pixel refines what was predicted for its 4x4 block
                 block = ops.repeat(ops.repeat(states["predicted_motion"], 4, axis=1), 4, axis=2)
                 logits = logits + block
@@ -403,9 +405,8 @@ def rollout(model, context, horizon):
     Raises:
         InputError: the frames have another number of channels than the model.
     """
-    batch, frames, height, width, channels = context.shape
-    if channels != model.channels:
-        raise InputError(f"frames have {channels} channels; this model is for {model.channels}")
+    check_channels(model, context.shape)
+    batch, frames, height, width, _ = context.shape
     if (height, width) not in model.compiled_steps:
         model.compiled_steps[height, width] = OneStep(model).predict_on_batch
     step = model.compiled_steps[height, width]
@@ -417,6 +418,14 @@ def rollout(model, context, horizon):
         if n >= frames - 1:
             predictions.append(prediction)
     return np.stack(predictions, axis=1)
+
+
+def check_channels(model, videos_shape):
+    """Raise an InputError unless a model is for videos of this shape."""
+    if videos_shape[-1] != model.channels:
+        raise InputError(
+            f"frames have {videos_shape[-1]} channels; this model is for {model.channels}"
+        )
 
 
 # How many videos are rolled out together: so many pixels of a frame in all, and no more

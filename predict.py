@@ -1,51 +1,49 @@
 """Forecast the next ten frames of videos from their first ten, and score the forecasts.
 
     python predict.py                              the shipped weights on 100 test videos
+    python predict.py --sprites 2                  the same, each frame taken apart into two sprites
     python predict.py runs/cpu --count 1000        a run of yours
     python predict.py --data validation --horizon 20
-    python predict.py --data official          all of the official test file, as papers do
-    python predict.py --data clips.npy         your own: (videos, frames, height, width)
-    python predict.py runs/clips --data film.mp4   or a video, or a folder of them: clips.py
+    python predict.py --data official              all of the official test file, as papers do
+    python predict.py runs/clips --data film.mp4   your own: videos, frames, arrays
 
-After the context the model sees nothing but its own predictions; the real frames are used
-for scores alone. Written to the output folder:
+After the context the model sees nothing but its own predictions; the real frames are used for
+scores alone. Written to the output folder:
 
-    predictions.npz   context, truth: as the data has them, uint8 in 0..255 or floats in
-                      [0, 1]; prediction: float32 in [0, 1]; indices: which videos they are.
-                      All but the last (videos, frames, height, width, channels).
-    scores.json       a list that each call adds an entry to, the newest last: what was
-                      forecast, when and by which command, each score for each predicted
-                      frame, and the means; the same for copying the last frame of the context
+    predictions.npz   context, truth: as the data has them; prediction: float32; range: which values
+                      are black and white in it, [0, 1], or those of `--range`; indices: which videos
+                      they are. The first three (videos, frames, height, width, channels).
+    scores.json       a list that each call adds an entry to, the newest last: what was forecast,
+                      when and by which command, each score for each predicted frame, and the
+                      means; the same for copying the last frame of the context
 
-Videos are forecast and written some at a time, so that memory does not grow with their
-number.
-
-Scores, per predicted frame and averaged over videos, as the literature computes them:
+Scores, per predicted frame and averaged over videos, of frames in [0, 1], as the literature has them:
 
     mse, mae          summed over the pixels of a frame (and the channels, in colour), before
                       clipping to [0, 1]
     psnr              in dB, after clipping; at most 100, which a perfect frame gets
     ssim              after clipping; scikit-image's 7x7 window, data_range=1
-    ssim_range2       the same with data_range=2: the figure that papers on Moving MNIST
-                      report, since scikit-image assumed that range for floats
+    ssim_range2       the same with data_range=2: the figure that papers on Moving MNIST report, since
+                      scikit-image assumed that range for floats
 """
 
 import contextlib
 import dataclasses
-import json
+import functools
 import zipfile
 from pathlib import Path
+from typing import Annotated
 
+from extras.cli import InputError, atomic_write  # comes before Keras
 from extras import cli
-from extras.cli import InputError, atomic_write
 
 import numpy as np
 import tyro
 from skimage.metrics import structural_similarity
 
-from extras import clips
 import data
-import train
+import model as models
+from extras import clips, runs, sprites
 
 SHIPPED = data.ASSETS / "forecaster.keras"
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
@@ -58,34 +56,48 @@ class Request:
     model: tyro.conf.Positional[Path] = SHIPPED
     """A run folder or a .keras file; the shipped weights if it is left out."""
     data: str = "test"
-    """test, validation (of the run's own clips, if it was trained on such), official, or the path
-    of a .npy or .npz file of videos, of a video file, or of a folder of video files or frames."""
+    """test, validation (of the run's own clips, if it was trained on such), official, or the path of
+    your own: a video file, an array (.npy, .npz, .h5, .nc), or a folder of such files or of frames."""
     count: int | None = None
-    """How many videos; if it is left out 100 to score or 4 to animate, or all if they are fewer,
-    and all to score on the official test file."""
+    """How many videos; if it is left out 100 to score or 4 to animate, or all if they are fewer, and
+    all to score on the official test file."""
     seed: int | None = None
     """Pick the videos at random by this seed; the first ones if it is left out."""
     context: int = 10
     """Real frames to start from."""
     horizon: int = 10
     """Frames to predict."""
-    size: int | None = None
-    """Height and width that a video file or a folder is resized and cropped to; the model's own
-    if it is left out."""
+    sprites: int = 0
+    """Take the frames apart into so many sprites, for bright things on black that move as a whole, and
+    forecast each by itself; 0: forecast the frames."""
+    size: tuple[int, ...] | None = None
+    """Height and width, or one number for a square, that own clips are resized and cropped to. Left
+    out: arrays keep their size, others get that of the model's training videos."""
+    value_range: Annotated[tuple[float, float] | None, tyro.conf.arg(name="range")] = None
+    """Own clips: which values are 0 (black) and 1 (white), in the data's units; those of the run."""
+    axes: str | None = None
+    """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C."""
+    stride: int = 1
+    """Own clips: keep every Nth frame."""
+    fps: float | None = None
+    """Own video files: sample this many frames a second by their time stamps."""
     out: Path = Path("outputs")
     """Folder to write to."""
+
+
+# Scores -----------------------------------------------------------------------------------------
 
 
 def score(truth, prediction):
     """Compare predicted frames with the real ones.
 
     Args:
-        truth, prediction: (videos, frames, height, width, channels), uint8 in 0..255 or
-            float in [0, 1].
+        truth, prediction: (videos, frames, height, width, channels), uint8 in 0..255 or float in
+            [0, 1].
 
     Returns:
-        A dict: for each name in SCORES a list over frames of the mean over videos, and
-        "mean", a dict of the means over frames. See the top of this file for definitions.
+        A dict: for each name in SCORES a list over frames of the mean over videos, and "mean", a
+        dict of the means over frames. See the top of this file for definitions.
     """
     return summary(np.mean([score_video(*videos) for videos in zip(truth, prediction)], axis=0))
 
@@ -116,47 +128,12 @@ def summary(of_frames):
     return scores
 
 
-def open_videos(request, model):
-    """The videos that a request names, of context + horizon frames or less.
-
-    Own clips are cut into windows that share no frame, with the channels of the model.
-
-    Returns:
-        Videos to be indexed, as from `data.open_videos`.
-
-    Raises:
-        InputError: the data cannot be used.
-    """
-    frames = request.context + request.horizon
-    if clips.are_clips(request.data):
-        size = request.size or model.get_build_config()["input_shape"][-2]
-        model.check_frames((size, size, model.channels))
-        cli.make_folder(request.out)
-        all_frames, spans = clips.open_clips(request.data, request.out, size, model.channels)
-    elif request.size is not None:
-        raise InputError(f"--size is for video files and folders; {request.data} has its own size")
-    elif (config := own_clips_of(request)) is None:
-        return data.open_videos(request.data, frames)
-    elif request.data == "test":
-        raise InputError(
-            f"{request.model} was trained on {config.data}, which has no test set: "
-            "try --data validation, or the path of other clips"
-        )
-    else:
-        all_frames, spans = clips.open_clips(
-            config.data, request.model, config.size, config.channels
-        )
-        _, spans = clips.split_clips(spans, config.frames)
-    return clips.Windows(all_frames, clips.long_enough(spans, frames), frames, step=frames)
+def persistence(video, context, frames):
+    """The simplest forecast: the last frame of the context, again and again."""
+    return np.repeat(video[context - 1 : context], frames, axis=0)
 
 
-def own_clips_of(request):
-    """The config of a run on own clips, if the request is for its fixed sets; else None."""
-    if request.data in ("test", "validation") and (request.model / "config.json").exists():
-        config = train.read_config(request.model)
-        if config.data != train.MOVING_MNIST:
-            return config
-    return None
+# What to forecast -------------------------------------------------------------------------------
 
 
 def open_request(request, usual_count):
@@ -168,8 +145,9 @@ def open_request(request, usual_count):
 
     Returns:
         model: a `model.NextFrameModel`.
-        videos: as from `open_videos`.
+        videos: to be indexed by an array of numbers; videos of context + horizon frames, or less.
         indices: which of them to forecast.
+        value_range: (low, high), what black and white are in the data's units.
 
     Raises:
         InputError: the model or the data cannot be used, or do not fit each other.
@@ -177,20 +155,91 @@ def open_request(request, usual_count):
     for name, frames in (("--context", request.context), ("--horizon", request.horizon)):
         if not 1 <= frames <= 100_000:
             raise InputError(f"{name} {frames}: must be a number of frames, 1 to 100,000")
-    if request.size is not None and request.size < 7:
-        raise InputError(f"--size {request.size}: must be at least 7, as SSIM's window is")
-    model = train.load_model(request.model)
-    videos = open_videos(request, model)
-    indices = data.choose_videos(len(videos), request.count, request.seed, usual_count)
+    if request.sprites < 0:
+        raise InputError(f"--sprites {request.sprites}: must be a number of sprites, or 0")
+    model = runs.load_model(request.model)
+    cli.make_folder(request.out)
+    folder = request.model if request.model.is_dir() else request.model.parent
+    run = runs.read_config(folder) if (folder / "config.json").exists() else {}
+    videos, value_range = open_videos(request, model, run)
+    indices = choose_indices(len(videos), request.count, request.seed, usual_count)
     shape = videos[indices[:1]].shape
     if shape[1] < request.context:
         raise InputError(
             f"{request.data}: videos of {shape[1]} frames are shorter than "
             f"--context {request.context}"
         )
-    model.check_frames(shape)
-    cli.make_folder(request.out)
-    return model, videos, indices
+    models.check_channels(model, shape)
+    return model, videos, indices, value_range
+
+
+def open_videos(request, model, run):
+    """Open the videos that a request names; see `open_request`."""
+    frames = request.context + request.horizon
+    own_sets = run.get("data", "moving-mnist") != "moving-mnist"
+    if request.data == "official":
+        return data.load_official()[:, :frames], (0, 1)
+    if request.data in ("test", "validation") and not own_sets:
+        return data.EvaluationVideos(request.data, frames=frames), (0, 1)
+    if request.data == "test":
+        raise InputError(
+            f"{request.model} was trained on {run['data']}, which has no test set: "
+            "try --data validation, or the path of other clips"
+        )
+    channels = model.channels
+    if request.data == "validation":
+        folder = request.model if request.model.is_dir() else request.model.parent
+        reading = {name: run[name] for name in ("value_range", "axes", "stride", "fps")}
+        opened = clips.open_clips(run["data"], folder, run["size"], channels, **reading)
+        _, spans = clips.split_clips(opened.spans, run["frames"])
+    else:
+        size = request.size
+        if size is None and not clips.is_array(request.data):
+            size = model.get_build_config()["input_shape"][-3:-1]
+        value_range = request.value_range or run.get("value_range")
+        reading = {"value_range": value_range, "axes": request.axes}
+        reading |= {"stride": request.stride, "fps": request.fps}
+        opened = clips.open_clips(request.data, request.out, size, channels, **reading)
+        spans = opened.spans
+    longest = int((spans[:, 1] - spans[:, 0]).max())
+    length = min(frames, max(longest, request.context))
+    windows = clips.Windows(opened.frames, clips.long_enough(spans, length), length, step=length)
+    return windows, tuple(reading["value_range"] or (0, 1))
+
+
+def choose_indices(available, count=None, seed=None, usual_count=100):
+    """Numbers of the videos to forecast.
+
+    Args:
+        available: how many there are to choose from.
+        count: how many; None takes `usual_count`, or all if they are fewer.
+        seed: None takes the first ones; an integer picks at random, by this seed.
+
+    Returns:
+        Integer array (count,), values in 0..available - 1.
+
+    Raises:
+        InputError: count or seed is not in range.
+    """
+    if count is None:
+        count = min(usual_count, available)
+    if not 1 <= count <= available:
+        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
+    if seed is None:
+        return np.arange(count)
+    if seed < 0:
+        raise InputError(f"--seed {seed}: a seed is 0 or above")
+    return np.random.default_rng(seed).choice(available, count, replace=False)
+
+
+def forecasts(request, model, videos, indices):
+    """Roll the model out as a request says; see `model.rollout_batches`."""
+    rollout = models.rollout
+    if request.sprites:
+        rollout = functools.partial(sprites.rollout, count=request.sprites)
+    return models.rollout_batches(
+        model, videos, indices, request.context, request.horizon, verbose=1, rollout=rollout
+    )
 
 
 def forecast_request(request, usual_count):
@@ -200,15 +249,19 @@ def forecast_request(request, usual_count):
         request, usual_count: as for `open_request`, which see for errors.
 
     Returns:
-        context, truth, prediction: (videos, frames, height, width, channels). The truth has
-            as many frames as the data has after the context, at most the horizon.
+        context, truth, prediction: (videos, frames, height, width, channels), uint8 in 0..255 or
+            float in [0, 1]. The truth has as many frames as the data has after the context, at
+            most the horizon.
         indices: which videos of the data they are.
     """
-    model, videos, indices = open_request(request, usual_count)
-    parts = train.forecasts(model, videos, indices, request.context, request.horizon, verbose=1)
+    model, videos, indices, _ = open_request(request, usual_count)
+    parts = list(forecasts(request, model, videos, indices))
     videos, prediction = (np.concatenate(part) for part in zip(*parts))
     context, truth = np.split(videos, [request.context], axis=1)
     return context, truth, prediction, indices
+
+
+# Forecast and score -----------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -220,19 +273,28 @@ def npz_array(archive, name, shape, dtype):
         yield lambda part: file.write(np.asarray(part, dtype).tobytes())
 
 
-def write_forecasts(path, model, videos, indices, context, horizon):
-    """Forecast videos into a .npz file, and score the forecasts.
+def write_forecasts(path, request, model, videos, indices, value_range):
+    """Forecast videos into a .npz file, some at a time, and score the forecasts.
 
     Args:
         path: the file to write, described at the top of this file.
-        model, videos, indices, context, horizon: as for `train.forecasts`.
+        request: a `Request`.
+        model, videos, indices, value_range: as from `open_request`.
 
     Returns:
-        ours, copying: the means over videos of what `score_video` returns, for the forecasts
-            and for copying the last frame of the context; (names in SCORES, scored frames).
+        ours, copied: the means over videos of what `score_video` returns, for the forecasts and
+            for copying the last frame of the context; (names in SCORES, scored frames).
     """
+    context, horizon = request.context, request.horizon
     _, frames, *frame_shape = videos[indices[:1]].shape
     count, dtype, scored = len(indices), videos[indices[:1]].dtype, frames - context
+    low, high = value_range
+
+    def in_units(part):
+        """Values in [0, 1] -> the data's units; uint8 is left as it is."""
+        return part if value_range == (0, 1) else low + (high - low) * data.to_float(part)
+
+    dtype = dtype if value_range == (0, 1) else np.float32
     sums = np.zeros((2, len(SCORES), scored))
     with (
         atomic_write(path) as temporary,
@@ -240,35 +302,21 @@ def write_forecasts(path, model, videos, indices, context, horizon):
     ):
         shape = (count, horizon, *frame_shape)
         with npz_array(archive, "prediction", shape, np.float32) as write:
-            for some, predictions in train.forecasts(
-                model, videos, indices, context, horizon, verbose=1
-            ):
-                write(predictions)
-                for video, predicted in zip(some, predictions if scored else ()):
-                    real = video[context:]
-                    copies = np.repeat(video[context - 1 : context], scored, axis=0)
-                    sums += score_video(real, predicted[:scored]), score_video(real, copies)
+            for batch, predictions in forecasts(request, model, videos, indices):
+                write(in_units(predictions))
+                for video, predicted in zip(batch, predictions if scored else ()):
+                    copies = persistence(video, context, scored)
+                    sums[0] += score_video(video[context:], predicted[:scored])
+                    sums[1] += score_video(video[context:], copies)
         for name, part in (("context", slice(context)), ("truth", slice(context, None))):
             shape = (count, context if name == "context" else scored, *frame_shape)
             with npz_array(archive, name, shape, dtype) as write:
                 for index in indices:
-                    write(videos[[index]][:, part])
-        with npz_array(archive, "indices", indices.shape, indices.dtype) as write:
-            write(indices)
+                    write(in_units(videos[[index]][:, part]))
+        for name, values in (("indices", indices), ("range", np.array(value_range, np.float64))):
+            with npz_array(archive, name, values.shape, values.dtype) as write:
+                write(values)
     return sums / count
-
-
-def read_scores(path):
-    """The entries of a scores.json, the oldest first; none if there is no such file.
-
-    Raises:
-        InputError: it is not JSON.
-    """
-    try:
-        scores = json.loads(path.read_text()) if path.exists() else []
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be added to ({error}): move it away") from None
-    return scores if isinstance(scores, list) else [scores]  # there was once a single one
 
 
 def print_scores(scores, copy_last):
@@ -287,15 +335,16 @@ def print_scores(scores, copy_last):
 
 
 def main():
-    request = cli.parse(Request, description=__doc__.split("\n\n")[0])
-    here = train.environment()
+    request = tyro.cli(Request, description=__doc__.split("\n\n")[0])
+    here = runs.environment()
     scores_path = request.out / "scores.json"
-    earlier = read_scores(scores_path)
+    earlier = runs.read_json(scores_path, list) if scores_path.exists() else []
     everything = request.data == "official"
-    model, videos, indices = open_request(request, data.EVALUATION_VIDEOS if everything else 100)
-
+    model, videos, indices, value_range = open_request(
+        request, data.EVALUATION_VIDEOS if everything else 100
+    )
     path = request.out / "predictions.npz"
-    means = write_forecasts(path, model, videos, indices, request.context, request.horizon)
+    means = write_forecasts(path, request, model, videos, indices, value_range)
     print(f"predictions: {path}")
     scored = means.shape[-1]
     if scored == 0:
@@ -305,20 +354,18 @@ def main():
         print(f"{request.data} has {scored} frames after the context: only these are scored")
 
     scores, copy_last = map(summary, means)
-    print_scores(scores, copy_last)
     entry = {
+        **{name: getattr(request, name) for name in ("data", "seed", "context", "horizon", "sprites")},
         "model": str(request.model),
-        "data": request.data,
         "count": len(indices),
-        "seed": request.seed,
-        "context": request.context,
-        "horizon": request.horizon,
+        "range": value_range,
         **{key: here[key] for key in ("started", "command", "commit", "backend", "keras")},
         **scores,
         "copy_last": copy_last,
     }
-    train.write_json(scores_path, [*earlier, entry])
+    runs.write_json(scores_path, [*earlier, entry])  # before anything can go wrong with a print
     print(f"scores: {scores_path}")
+    print_scores(scores, copy_last)
 
 
 if __name__ == "__main__":

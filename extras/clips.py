@@ -275,3 +275,7 @@ class Windows:
 def height_and_width(size):
     """A size of one or two numbers -> (height, width); one number is a square."""
     return tuple(size) if len(size) == 2 else (size[0], size[0])
+
+
+def is_array(source):
+    return False
