@@ -185,16 +185,13 @@ class Forecaster(NextFrameModel):
         filters: filters of each ConvLSTM2D layer at 16x16.
         coarse_filters: filters of each ConvLSTM2D layer at 8x8.
         depths: how many ConvLSTM2D layers at 16x16 going down, at 8x8, at 16x16 going up.
-            (4, 0, 0) is a plain stack.
-        motion_radius: how far a pixel can be moved between two frames, in pixels along each axis;
-            0 leaves the motion head out.
-        motion_history: for how many frames the measured motion is remembered; 0 measures none.
+        motion_radius: R, how far a pixel can be moved between two frames, in pixels along each
+            axis; 0 measures no motion, and paints everything.
+        motion_history: for how many frames the measured motion is remembered.
         motion_units: units of the 1x1 convolutions that read the motion.
         precision: dtype policy of the layers, "float32" or "mixed_bfloat16". Both heads, and all
             that is measured, are float32.
     """
-
-    size_divisor = 8  # of the height and width that the layers need; `step` pads other frames
 
     def __init__(
         self,
@@ -215,14 +212,13 @@ class Forecaster(NextFrameModel):
             "coarse_filters": coarse_filters,
             "depths": tuple(depths),
             "motion_radius": motion_radius,
-            "motion_history": motion_history if motion_radius else 0,
+            "motion_history": motion_history,
             "motion_units": motion_units,
             "precision": precision,
         }
         self.motion_radius = motion_radius
-        self.motion_history = self.architecture["motion_history"]
-        # Probabilities of vertical and horizontal displacements: 2 (2 R + 1) of them.
-        self.displacements = 2 * (2 * motion_radius + 1)
+        self.displacements = 2 * (2 * motion_radius + 1)  # vertical, then horizontal ones
+        self.carried_values = 1 + motion_history * self.displacements
 
         def convolution(filters, size, strides, name, activation="silu"):
             return keras.layers.Conv2D(
@@ -242,10 +238,8 @@ class Forecaster(NextFrameModel):
         self.stack_up = ConvLSTMStack(depths[2], filters, precision, "stack_up")
         self.up = upsampling(encoder_filters, "up")
         self.decoder = convolution(2 * encoder_filters, 3, 1, "decoder")
-        self.paint_head = None  # made in build: its filters are the frames' channels
+        self.make_paint_head = functools.partial(upsampling, name="paint_head", dtype="float32")
         if motion_radius:
-            self.motion_head = upsampling(self.displacements + 1, "motion_head", "float32")
-        if self.motion_history:
             self.history_hidden = convolution(motion_units, 1, 1, "history_hidden")
             self.history_in = convolution(filters, 3, 1, "history_in", activation=None)
             self.motion_hidden = [
@@ -254,83 +248,72 @@ class Forecaster(NextFrameModel):
             self.coarse_motion_head = keras.layers.Conv2D(
                 self.displacements, 1, dtype="float32", name="coarse_motion_head"
             )
+            self.motion_head = upsampling(self.displacements + 1, "motion_head", "float32")
 
     def build(self, videos_shape, real_mask_shape=None):
-        self.paint_head = keras.layers.Conv2DTranspose(
-            videos_shape[-1], 2, strides=2, dtype="float32", name="paint_head"
-        )
+        self.paint_head = self.make_paint_head(videos_shape[-1])
         super().build(videos_shape)
 
     def get_config(self):
         return {**super().get_config(), **self.architecture}
 
+    def padded_size(self, height, width):
+        """The layers need a height and a width divisible by 8, so `step` pads other frames."""
+        return height + -height % 8, width + -width % 8
+
     def initial_states(self, batch, height, width):
-        height, width = (size + -size % self.size_divisor for size in (height, width))
+        height, width = self.padded_size(height, width)
         quarter = (batch, height // 4, width // 4)
         states = {
             "down": self.stack_down.initial_states(*quarter),
             "coarse": self.stack_coarse.initial_states(batch, height // 8, width // 8),
             "up": self.stack_up.initial_states(*quarter),
         }
-        if self.motion_history:
+        if self.motion_radius:
             states["last_frame"] = ops.zeros((batch, height, width, self.channels))
-            states["carried_history"] = ops.zeros(
-                (*quarter, 1 + self.motion_history * self.displacements)
-            )
-            # What `step` predicts: logits of the next displacements.
+            states["carried_history"] = ops.zeros((*quarter, self.carried_values))
+            # Logits of the next displacements; `step` only writes them, for the loss to see.
             states["predicted_motion"] = ops.zeros((*quarter, self.displacements))
         return states
 
     def step(self, frame, states, training=False):
         """One frame (batch, height, width, channels) -> the next one, and the new states."""
         height, width = frame.shape[1:3]
-        frame = pad_frames(frame, self.size_divisor)
+        frame = motion.pad_frames(frame, *self.padded_size(height, width))
         states = dict(states)
 
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
         x = self.down(skip)  # (batch, 16, 16, filters)
-        if self.motion_history:
+        if self.motion_radius:
             moved_by = motion.block_matching(frame, states["last_frame"], self.motion_radius)
-            # (batch, 16, 16, motion_history * displacements)
             history, states["carried_history"] = motion.advect_history(
                 frame, moved_by, states["carried_history"]
-            )
+            )  # (batch, 16, 16, motion_history * displacements)
             states["last_frame"] = frame
             x = x + self.history_in(self.history_hidden(history))
         x, states["down"] = self.stack_down.step(x, states["down"])
-        if self.architecture["depths"][1]:
-            coarse = self.down_to_coarse(x)  # (batch, 8, 8, coarse_filters)
-            coarse, states["coarse"] = self.stack_coarse.step(coarse, states["coarse"])
-            x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
+        coarse = self.down_to_coarse(x)  # (batch, 8, 8, coarse_filters)
+        coarse, states["coarse"] = self.stack_coarse.step(coarse, states["coarse"])
+        x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
         x, states["up"] = self.stack_up.step(x, states["up"])
 
-        if self.motion_history:
+        features = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, 2 * ...)
+        features = self.decoder(features)  # (batch, 32, 32, 2 encoder_filters)
+        next_frame = ops.sigmoid(self.paint_head(features))  # (batch, 64, 64, channels)
+        if self.motion_radius:
             m = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
             for layer in self.motion_hidden:
                 m = layer(m)  # (batch, 16, 16, motion_units)
-            states["predicted_motion"] = LOGIT_SCALE * self.coarse_motion_head(m)
-        x = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, 2 encoder_filters)
-        x = self.decoder(x)
-        next_frame = ops.sigmoid(self.paint_head(x))  # (batch, 64, 64, channels)
-        if self.motion_radius:
-            m = self.motion_head(x)  # (batch, 64, 64, displacements + 1)
+            of_blocks = LOGIT_SCALE * self.coarse_motion_head(m)  # (batch, 16, 16, displacements)
+            states["predicted_motion"] = of_blocks
+            # Every pixel refines what is predicted for its block of 4x4.
+            m = self.motion_head(features)  # (batch, 64, 64, displacements + 1)
             logits, gate = LOGIT_SCALE * m[..., :-1], ops.sigmoid(m[..., -1:] + GATE_BIAS)
-            if self.motion_history:  # every pixel refines what was predicted for its 4x4 block
-                block = ops.repeat(ops.repeat(states["predicted_motion"], 4, axis=1), 4, axis=2)
-                logits = logits + block
+            logits = logits + ops.repeat(ops.repeat(of_blocks, 4, axis=1), 4, axis=2)
             vertical, horizontal = (ops.softmax(axis) for axis in ops.split(logits, 2, axis=-1))
             moved = motion.warp(frame, vertical, horizontal)  # (batch, 64, 64, channels)
             next_frame = gate * moved + (1 - gate) * next_frame
         return next_frame[:, :height, :width], states
-
-
-def pad_frames(frames, divisor):
-    """Continue frames (batch, height, width, channels) below and to the right by their mirror
-    image, until height and width are divisible."""
-    rows, columns = -frames.shape[1] % divisor, -frames.shape[2] % divisor
-    if not (rows or columns):
-        return frames
-    return ops.pad(frames, [(0, 0), (0, rows), (0, columns), (0, 0)], mode="symmetric")
 
 
 @keras.saving.register_keras_serializable("next_frame")
@@ -354,7 +337,6 @@ class KerasExample(NextFrameModel):
             ConvLSTM2D(filters, size, activation="relu", dtype=precision) for size in (5, 3, 1)
         ]
         self.norms = [keras.layers.BatchNormalization(dtype=precision) for _ in range(2)]
-        self.paint_head = None  # made in build: its filters are the frames' channels
 
     def build(self, videos_shape, real_mask_shape=None):
         self.paint_head = keras.layers.Conv2D(

@@ -91,10 +91,10 @@ class Config:
     """How many ConvLSTM2D layers stand at a quarter of the frame's size going down, at an eighth,
     and at a quarter going up; 4 0 0 is a plain stack."""
     motion_radius: NonNegativeInt = 4
-    """Pixels that a pixel can be moved between two frames, along each axis; 0: no motion head. Moving
-    MNIST moves by 3.6."""
-    motion_history: NonNegativeInt = 9
-    """Frames for which the measured motion is remembered (9: the context's); 0: none is measured."""
+    """Pixels that a pixel can move between two frames, along each axis (4: Moving MNIST moves by up to
+    3.6); 0: no motion is measured, and every pixel is painted."""
+    motion_history: PositiveInt = 9
+    """Frames for which the measured motion is remembered (9: all of the context's)."""
     motion_units: PositiveInt = 128
     """Units of the 1x1 convolutions that read the motion."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
@@ -228,7 +228,7 @@ class ClosedLoop(keras.Model):
         self.built = True  # the model is
         losses, weights = {"frames": LOSSES[config.loss]}, {"frames": 1}
         if has_motion_loss(config):
-            losses["motion"], weights["motion"] = motion_cross_entropy, config.motion_loss
+            losses["motion"], weights["motion"] = motion.cross_entropy, config.motion_loss
         self.outputs_motion = "motion" in losses
         self.compile(optimizer.make_optimizer(config), losses, weights)
         self.optimizer.build(self.trainable_variables)
@@ -245,41 +245,12 @@ class ClosedLoop(keras.Model):
 
 
 def has_motion_loss(config):
-    measures_motion = config.model == "forecaster" and config.motion_radius and config.motion_history
-    return bool(measures_motion and config.motion_loss)
+    return config.model == "forecaster" and config.motion_radius > 0 and config.motion_loss > 0
 
 
 def squared_error(y, prediction):
     """Squared error summed over the pixels of a frame, averaged over frames and videos."""
     return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
-
-
-def motion_cross_entropy(videos, predicted_motion):
-    """Cross-entropy between the predicted motion and what is then measured.
-
-    The pixels' error teaches motion only where a guess is nearly right; this teaches it everywhere,
-    and far sooner.
-
-    Args:
-        videos: real ones, (batch, frames, height, width, channels).
-        predicted_motion: logits, (batch, frames - 1, height / 4, width / 4, 2 (2 R + 1)).
-
-    Returns:
-        A number: the mean over frames and videos of the sum over pixels, each weighted by the
-        contrast around it, since an even ground shows no motion.
-    """
-    frames, next_frames = (
-        models.pad_frames(ops.reshape(part, (-1, *videos.shape[2:])), models.Forecaster.size_divisor)
-        for part in (videos[:, :-1], videos[:, 1:])
-    )
-    predicted = ops.reshape(predicted_motion, (-1, *predicted_motion.shape[2:]))
-    measured = motion.block_matching(next_frames, frames, predicted.shape[-1] // 4)
-    cross_entropy = -sum(  # vertical and horizontal: (batch * frames, height / 4, width / 4)
-        ops.sum(probability * ops.log_softmax(logits), axis=-1)
-        for probability, logits in zip(ops.split(measured, 2, -1), ops.split(predicted, 2, -1))
-    )
-    weight = motion.BLOCK**2 * motion.contrast(next_frames)[..., 0]
-    return ops.mean(ops.sum(weight * cross_entropy, axis=(1, 2)))
 
 
 LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
@@ -421,13 +392,13 @@ def fit(config, folder, resume, log, distribution):
         epoch = runs.load_checkpoint(closed_loop, folder, config)
         rows = runs.read_log(folder, epoch)
         if config != planned:
-            change_the_end(folder, planned, config, epoch)
+            runs.change_the_end(folder, planned, config, epoch)
         if writes:
             starts = runs.read_json(folder / "environment.json", list)
             runs.write_json(folder / "environment.json", [*starts, here])
     else:
         if config.init != "none":
-            copy_weights(runs.load_model(config.init), model)
+            runs.copy_weights(runs.load_model(config.init), model)
         if writes:
             runs.start_folder(folder, config, closed_loop, here)
 
@@ -493,27 +464,6 @@ def open_videos(config, folder, resume, distribution):
     count = min(config.validation_videos, len(validation))
     indices = np.linspace(0, len(validation) - 1, count).astype(int)  # of all clips
     return config, training, validation, indices
-
-
-def copy_weights(source, model):
-    """Give a model the weights of another one; those for grey frames serve for colour, too."""
-    for weight, variable in zip(source.weights, model.weights):
-        value = ops.convert_to_numpy(weight)
-        for axis, (old, new) in enumerate(zip(value.shape, variable.shape)):
-            if old == 1 and new == 3:  # channels: the first kernel takes their mean
-                value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
-        variable.assign(value)
-
-
-def change_the_end(folder, planned, config, epoch):
-    """Have a run end after another number of epochs, if its learning rates are still constant."""
-    if epoch > min(optimizer.cooldown_start(planned), optimizer.cooldown_start(config)):
-        raise InputError(
-            f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning rates "
-            f"should be other ones by now. Start another run from its weights: --init {folder}"
-        )
-    if devices.process == 0:
-        runs.write_json(folder / "config.json", dataclasses.asdict(config))
 
 
 # The command line -------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ Three standard tools of video coding and optical flow, none with weights of its 
 
 - `block_matching` measures how the last frame moved into this one;
 - `advect_history` keeps each place's past displacements, carried along with what moves;
-- `warp` moves the pixels of a frame.
+- `warp` moves the pixels of a frame;
+
+and `cross_entropy`, the loss of a motion that was predicted.
 
 A displacement is never one number here, but a probability for each whole number of pixels
 -R..R, for the vertical and for the horizontal axis: "vertical and horizontal" means arrays
@@ -29,6 +31,14 @@ SHARPNESS = 80.0
 
 # Below this variance a window is taken as even. (Compression alone leaves about 1e-4.)
 EVEN = 1e-3
+
+
+def pad_frames(frames, height, width):
+    """Continue frames (batch, ..., channels) below and to the right, to this size, mirrored."""
+    rows, columns = height - frames.shape[1], width - frames.shape[2]
+    if not (rows or columns):
+        return frames
+    return ops.pad(frames, [(0, 0), (0, rows), (0, columns), (0, 0)], mode="symmetric")
 
 
 def mirrored(frame, rows, columns):
@@ -172,3 +182,33 @@ def warp(frame, vertical, horizontal):
         neighbours = ops.reshape(neighbours, (-1, height, width, channels, count))
         frame = ops.sum(probabilities[:, :, :, None] * neighbours, axis=-1)
     return frame
+
+
+def cross_entropy(videos, predicted):
+    """Loss: the cross-entropy between the predicted motion and what is then measured.
+
+    The pixels' error teaches motion only where a guess is nearly right; this teaches it everywhere,
+    and far sooner.
+
+    Args:
+        videos: real ones, (batch, frames, height, width, channels).
+        predicted: logits, vertical and horizontal, (batch, frames - 1, ceil(height / 8) * 2,
+            ceil(width / 8) * 2, 2 (2 R + 1)): `Forecaster` pads its frames.
+
+    Returns:
+        A number: the mean over frames and videos of the sum over pixels, each weighted by the
+        contrast around it, since an even ground shows no motion.
+    """
+    rows, columns = predicted.shape[2] * BLOCK, predicted.shape[3] * BLOCK
+    frames, next_frames = (
+        pad_frames(ops.reshape(part, (-1, *videos.shape[2:])), rows, columns)
+        for part in (videos[:, :-1], videos[:, 1:])
+    )
+    predicted = ops.reshape(predicted, (-1, *predicted.shape[2:]))
+    measured = block_matching(next_frames, frames, predicted.shape[-1] // 4)
+    entropy = -sum(  # of both axes: (batch * (frames - 1), height / 4, width / 4)
+        ops.sum(probability * ops.log_softmax(logits), axis=-1)
+        for probability, logits in zip(ops.split(measured, 2, -1), ops.split(predicted, 2, -1))
+    )
+    weight = BLOCK**2 * contrast(next_frames)[..., 0]
+    return ops.mean(ops.sum(weight * entropy, axis=(1, 2)))

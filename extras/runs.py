@@ -34,7 +34,7 @@ from keras import ops
 import data
 import model as models
 from extras import devices, pictures
-from extras.optimizer import learning_rate
+from extras.optimizer import cooldown_start, learning_rate
 
 CHECKPOINT = "checkpoint.keras"
 EARLIER_COMMIT = "4faf66b"  # the last one with other models and other fields in a config
@@ -94,6 +94,36 @@ def load_checkpoint(closed_loop, folder, config):
         raise InputError(f"{path} cannot be loaded: {first_line}") from None
     steps = int(ops.convert_to_numpy(closed_loop.optimizer.iterations))
     return steps // config.steps_per_epoch
+
+
+def copy_weights(source, model):
+    """Give a model the weights of another one; those for grey frames serve for colour, too."""
+    for weight, variable in zip(source.weights, model.weights):
+        value = ops.convert_to_numpy(weight)
+        for axis, (old, new) in enumerate(zip(value.shape, variable.shape)):
+            if old == 1 and new == 3:  # channels: the first kernel takes their mean
+                value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
+        variable.assign(value)
+
+
+def change_the_end(folder, planned, config, epoch):
+    """Have a run end after another number of epochs, if its learning rates are still constant.
+
+    Args:
+        folder: the run folder.
+        planned, config: the `Config` that the run had, and the one that it shall have.
+        epoch: how many epochs are done.
+
+    Raises:
+        InputError: they have begun to fall.
+    """
+    if epoch > min(cooldown_start(planned), cooldown_start(config)):
+        raise InputError(
+            f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning rates "
+            f"should be other ones by now. Start another run from its weights: --init {folder}"
+        )
+    if devices.process == 0:
+        write_json(folder / "config.json", dataclasses.asdict(config))
 
 
 # The files of a run -------------------------------------------------------------------------
