@@ -13,6 +13,7 @@ Clips are converted once, into two files:
 Models read windows of these frames. No window crosses the end of a clip.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -26,21 +27,13 @@ from pathlib import Path
 
 from extras.cli import InputError, atomic_write
 
-import keras
 import numpy as np
-from PIL import Image
 
-from extras import arrays, decode
+from extras import arrays, convert, decode
 from extras.decode import PICTURES, VIDEOS
 
 ARRAYS = arrays.NUMPY + arrays.HDF5
 CACHE, DESCRIPTION = "clips-cache.npy", "clips-cache.json"
-
-TINT = 8 / 255  # by how much compression may tint what is grey
-SMALLEST = 7  # pixels; SSIM's window
-LUMA = np.float32([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601), as in Pillow
-FEW_LEVELS = 8
-MANY_LINES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +89,8 @@ def open_clips(
         InputError: there are no clips, none can be read, or an option does not fit them.
     """
     options = check_options(size, value_range, axes, stride, fps)
+    if not str(source):
+        raise InputError("--data is empty: give a file or folder")
     folder, source = Path(folder), os.path.abspath(source)
     path, array = split_name(source)
     files = find_files(path)
@@ -121,17 +116,20 @@ def check_options(size, value_range, axes, stride, fps):
     """The arguments of `open_clips` as `Options`. Raises InputError for what makes no sense."""
     if size is not None:
         size = (int(size),) * 2 if np.ndim(size) == 0 else tuple(int(pixels) for pixels in size)
-        if len(size) != 2 or min(size) < SMALLEST:
+        if len(size) != 2 or min(size) < convert.SMALLEST:
             raise InputError(
                 f"--size {' '.join(map(str, size))}: give height and width, or one number for "
-                f"both, of at least {SMALLEST} pixels"
+                f"both, of at least {convert.SMALLEST} pixels"
             )
     if value_range is not None:
         value_range = tuple(float(value) for value in value_range)
         if not (
             len(value_range) == 2 and np.isfinite(value_range).all() and np.diff(value_range) > 0
         ):
-            raise InputError(f"--range {value_range}: give LOW and HIGH, and LOW below HIGH")
+            raise InputError(
+                f"--range {' '.join(f'{value:g}' for value in value_range)}: give LOW and HIGH, "
+                "numbers of which LOW is below HIGH"
+            )
     if axes is not None:
         axes = axes.upper()
         if set(axes) - set("NTHWC") or len(set(axes)) < len(axes) or not set("THW") <= set(axes):
@@ -190,11 +188,13 @@ class Found:
         clips: dict: a clip's name -> a function that returns an iterator of its frames.
         colour: whether an array has three channels. (Pictures and videos nearly always have
             three, so that there the pixels decide.)
+        axes: the letters of all arrays' axes, as arrays.py has them.
         notes: lines that the user should read.
     """
 
     clips: dict = dataclasses.field(default_factory=dict)
     colour: bool = False
+    axes: set = dataclasses.field(default_factory=set)
     notes: list = dataclasses.field(default_factory=list)
 
 
@@ -268,6 +268,7 @@ def add_videos(found, name, videos, options):
         found.clips[clip] = functools.partial(videos.frames, n, options.stride)
     lengths = dict(zip(videos.axes, videos.values.shape))
     found.colour |= lengths.get("C") == 3
+    found.axes.add(videos.axes)
     if len(videos) == arrays.USUAL_FRAMES < lengths["T"]:
         found.notes.append(
             f"WARNING: {label} has {len(videos)} videos of {lengths['T']} frames: if these are "
@@ -277,14 +278,11 @@ def add_videos(found, name, videos, options):
 
 
 def frame_number(digits):
-    """A frame's number; if that is a date, such as 202312312355, its seconds."""
+    """A frame's number; of a date such as 202312312355 or 20231231235500 the seconds."""
     if len(digits) in (12, 14):
-        try:
-            return int(
-                datetime.datetime.strptime(digits.ljust(14, "0"), "%Y%m%d%H%M%S").timestamp()
-            )
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):  # it is no date
+            date = datetime.datetime.strptime(digits.ljust(14, "0"), "%Y%m%d%H%M%S")
+            return int((date - datetime.datetime.min).total_seconds())
     return int(digits)
 
 
@@ -312,7 +310,7 @@ def read_cache(folder, source, files, channels, options):
         options: `Options`.
     """
     try:
-        known = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        known = json.loads((folder / DESCRIPTION).read_text())
         frames = np.load(folder / CACHE, mmap_mode="r")  # let go on return: it may be replaced
         serves = (
             known["options"] == as_json(options)
@@ -326,9 +324,7 @@ def read_cache(folder, source, files, channels, options):
         if not serves or split_name(known["source"])[1] != array:
             return None
         fingerprints = take_fingerprints(files, path, known["files"])
-        if [(name, *f[2:]) for name, f in fingerprints.items()] != [
-            (name, *f[2:]) for name, f in known["files"].items()
-        ]:
+        if contents(fingerprints) != contents(known["files"]):
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or damaged
         return None
@@ -352,7 +348,7 @@ def write_cache(folder, source, files, array, channels, options):
     ) as unpacked:
         found = find_clips(files, path.parent, array, options, unpacked)
         with atomic_write(folder / CACHE) as temporary:
-            lengths, lines = convert(found, temporary, source, channels, options)
+            lengths, lines = convert.convert(found, temporary, source, channels, options)
             (folder / DESCRIPTION).unlink(missing_ok=True)  # while there is one, it is true
         del found  # and the unpacked arrays, which Windows cannot delete while they are open
     known = {
@@ -373,7 +369,7 @@ def as_json(options):
 
 def write_description(folder, known):
     with atomic_write(folder / DESCRIPTION) as temporary:
-        temporary.write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def take_fingerprints(files, root, known):
@@ -384,242 +380,17 @@ def take_fingerprints(files, root, known):
     fingerprints = {}
     for file in files:
         name, stat = os.path.relpath(file, root), file.stat()
-        size_and_time = [stat.st_size, stat.st_mtime_ns]
-        if known.get(name, [])[:2] == size_and_time:
-            fingerprints[name] = known[name]
-        else:
-            with open(file, "rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            fingerprints[name] = [*size_and_time, digest]
+        fingerprint = known.get(name, [])
+        if fingerprint[:2] != [stat.st_size, stat.st_mtime_ns]:
+            fingerprint = [stat.st_size, stat.st_mtime_ns, None]
+            with contextlib.suppress(OSError), open(file, "rb") as content:
+                fingerprint[2] = hashlib.file_digest(content, "sha256").hexdigest()
+        fingerprints[name] = fingerprint
     return fingerprints
 
 
-# Converting -------------------------------------------------------------------------------
-
-
-class Wider(Exception):
-    """A frame has colours, or more than 8 bits, and the cache that is being written has not."""
-
-
-def convert(found, path, source, channels, options):
-    """Write the frames of all clips to a .npy file.
-
-    It begins with grey frames of 8 bits, and again from the start when colours are met, or
-    values of more than 8 bits: in most sources that is the first frame.
-
-    Args:
-        found: `Found`.
-        path: the .npy file.
-        source, channels: as for `open_clips`.
-        options: `Options`.
-
-    Returns:
-        lengths: dict: a clip's name -> how many frames it has.
-        lines: how the clips were understood.
-
-    Raises:
-        InputError: no clip can be read, or the options do not fit.
-    """
-    layout = channels or (3 if found.colour else 1), np.float32 if options.value_range else np.uint8
-    notes_so_far = len(found.notes)
-    while True:
-        try:
-            with open(path, "wb") as file:
-                lengths, shape, values, cut = write_frames(file, found, *layout, channels, options)
-            break
-        except Wider as wider:
-            layout = wider.args
-            del found.notes[notes_so_far:]
-    if values.need_range:
-        raise InputError(
-            f"{source} has values from {values.least:.6g} to {values.greatest:.6g}"
-            + (f" and {values.missing} that are no number (NaN)" if values.missing else "")
-            + ": say which values are black and white, as in "
-            f"--range {values.least:.6g} {values.greatest:.6g} (what lies outside counts as "
-            "the nearer one, NaN as black)"
-        )
-    if not lengths:
-        raise InputError(f"--data {source}: no clip can be read: {'; '.join(found.notes[:3])}")
-    lines = [describe(source, lengths, shape, values, cut, options), *found.notes]
-    if len(lines) > MANY_LINES:
-        lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
-    return lengths, lines
-
-
-def write_frames(file, found, channels, dtype, asked, options):
-    """Write the frames of all clips as `convert` describes them.
-
-    Returns:
-        lengths: as from `convert`.
-        shape: height, width and channels of a frame.
-        values: `Values` of all frames.
-        cut: the largest share of a frame that was cropped away.
-
-    Raises:
-        Wider: with the channels and the dtype that are needed.
-    """
-    clips = found.clips
-    lengths, size, values, cut = {}, options.size, Values(), 0
-    bar = keras.utils.Progbar(
-        len(clips), unit_name="clip", interval=1, stateful_metrics=["thousand frames"]
-    )
-
-    def write_header():
-        shape = (sum(lengths.values()), *size, channels)
-        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-
-    for done, (name, read) in enumerate(clips.items()):
-        part = name
-        for frame in readable(read, name, found.notes):
-            if frame is None:  # a damaged frame ends a clip
-                part = f"{name} ({len([other for other in lengths if other.startswith(name)]) + 1})"
-                continue
-            low, high = values.add(frame, options.value_range)
-            if values.need_range:  # all that is left to do is to find the least and the greatest
-                continue
-            if dtype == np.uint8:
-                if frame.dtype not in (np.uint8, bool):
-                    raise Wider(channels, np.float32)
-                frame = frame if frame.dtype == np.uint8 else 255 * frame.astype(np.uint8)
-            else:
-                scaled = (frame.astype(np.float64) - low) / (high - low)
-                frame = np.clip(np.nan_to_num(scaled, nan=0), 0, 1).astype(np.float32)
-            size = size or frame.shape[:2]
-            if options.size is None and frame.shape[:2] != size:
-                raise InputError(
-                    f"{name} has frames of {frame.shape[0]} x {frame.shape[1]} pixels, and "
-                    f"{next(iter(lengths))} of {size[0]} x {size[1]}: say by --size which to make"
-                )
-            if min(size) < SMALLEST:
-                raise InputError(f"{name}: frames must be at least {SMALLEST} x {SMALLEST} pixels")
-            frame, cut_here = fit(frame, size)
-            cut = max(cut, cut_here)
-            if channels == 1 and asked is None and is_coloured(frame):
-                raise Wider(3, dtype)
-            if not lengths:
-                write_header()  # leaves room for any count
-            file.write(np.ascontiguousarray(with_channels(frame, channels)).data)
-            lengths[part] = lengths.get(part, 0) + 1
-            if lengths[part] % 100 == 0:
-                bar.update(done, [("thousand frames", sum(lengths.values()) / 1000)])
-        bar.update(done + 1, [("thousand frames", sum(lengths.values()) / 1000)])
-    if lengths:
-        file.seek(0)
-        write_header()
-    return lengths, (*(size or ()), channels), values, cut
-
-
-def readable(read, name, notes):
-    """Yield a clip's frames for as long as they can be read."""
-    try:
-        yield from read()
-    except InputError:
-        raise
-    except Exception as error:  # what a damaged file raises depends on the damage
-        notes.append(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
-
-
-@dataclasses.dataclass
-class Values:
-    """What is known of the values of all frames, in the data's units."""
-
-    least: float = np.inf
-    greatest: float = -np.inf
-    missing: int = 0  # NaN
-    levels: set = dataclasses.field(default_factory=set)  # up to some more than FEW_LEVELS
-    darkest: float = np.inf  # where black is 0 and white is 1
-    brightest: float = -np.inf
-    need_range: bool = False
-
-    def add(self, frame, value_range):
-        """Add those of another frame.
-
-        Returns:
-            low, high: what is black and what is white in it.
-        """
-        numbers = frame
-        if frame.dtype.kind == "f" and not np.isfinite(frame).all():
-            numbers = frame[np.isfinite(frame)]
-            self.missing += int(np.isnan(frame).sum())
-        low, high = value_range or ((0, 255) if frame.dtype == np.uint8 else (0, 1))
-        if numbers.size:
-            least, greatest = float(numbers.min()), float(numbers.max())
-            self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
-            self.darkest = min(self.darkest, (least - low) / (high - low))
-            self.brightest = max(self.brightest, (greatest - low) / (high - low))
-            if len(self.levels) <= FEW_LEVELS:
-                self.levels |= set(np.unique(numbers).tolist()[: FEW_LEVELS + 1])
-        if value_range is None:
-            rounding = 1e-4
-            self.need_range |= frame.dtype.kind in "iu" and frame.dtype != np.uint8
-            self.need_range |= numbers.size < frame.size
-            self.need_range |= self.darkest < -rounding or self.brightest > 1 + rounding
-        return low, high
-
-
-def fit(frame, size):
-    """Resize a frame, uint8 or float32, and crop its middle.
-
-    Returns:
-        frame: (*size, channels).
-        cut: which share of it was cropped away.
-    """
-    height, width = decode.covering(*frame.shape[:2], size)
-    if (height, width) != frame.shape[:2]:
-        bands = [
-            np.asarray(Image.fromarray(band).resize((width, height), Image.Resampling.BICUBIC))
-            for band in np.ascontiguousarray(np.moveaxis(frame, -1, 0))
-        ]
-        frame = np.stack(bands, axis=-1)
-        if frame.dtype != np.uint8:
-            frame = np.clip(frame, 0, 1)  # bicubic interpolation overshoots
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    cut = 1 - size[0] * size[1] / (height * width)
-    return frame[top : top + size[0], left : left + size[1]], cut
-
-
-def is_coloured(frame):
-    """Whether any pixel is more than tinted."""
-    if frame.shape[-1] == 1:
-        return False
-    red, green, blue = np.moveaxis(frame, -1, 0)
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    return spread.max() > TINT * (255 if frame.dtype == np.uint8 else 1)
-
-
-def with_channels(frame, channels):
-    """Frame (height, width, 1 or 3), to the same with 1 or 3 channels."""
-    if frame.shape[-1] == channels:
-        return frame
-    if channels == 3:
-        return np.repeat(frame, 3, axis=-1)
-    if frame.dtype == np.uint8:
-        return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).convert("L"))[..., None]
-    return frame @ LUMA[:, None]
-
-
-def describe(source, lengths, shape, values, cut, options):
-    """One line: how clips were understood, and what can hardly be meant."""
-    height, width, channels = shape
-    shortest, longest = min(lengths.values()), max(lengths.values())
-    line = f"{source}: {len(lengths)} video{'s' * (len(lengths) > 1)} of " + (
-        f"{shortest} frames" if shortest == longest else f"{shortest} to {longest} frames"
-    )
-    line += f", {height} x {width} pixels, {'in colour' if channels == 3 else 'grey'}"
-    line += f", values {values.least:.6g} to {values.greatest:.6g}"
-    if len(values.levels) <= FEW_LEVELS:
-        line += f" (only the levels {' '.join(f'{level:.6g}' for level in sorted(values.levels))})"
-    if options.value_range:
-        line += f", black at {options.value_range[0]:.6g} and white at {options.value_range[1]:.6g}"
-    if cut >= 0.005:
-        line += f"; up to {cut:.0%} of a frame is cut off to fit {height} x {width}"
-    if values.brightest - values.darkest < 0.01:
-        line += (
-            f"; WARNING: all values lie within {values.brightest - values.darkest:.2g} of the way "
-            f"from black to white: is --range {values.least:.6g} {values.greatest:.6g} meant?"
-        )
-    return line
+def contents(fingerprints):
+    return {name: digest for name, (_, _, digest) in fingerprints.items()}
 
 
 # Windows ----------------------------------------------------------------------------------
@@ -637,8 +408,12 @@ def long_enough(spans, frames):
             f"the longest clip has {lengths.max()} frames, and {frames} are needed: give longer "
             "clips, or lower --frames (train.py), --context or --horizon"
         )
-    if lengths.min() < frames:
-        print(f"left out: {(lengths < frames).sum()} clips with less than {frames} frames")
+    short = (lengths < frames).sum()
+    if short:
+        print(
+            f"{'WARNING: ' if short > len(spans) / 2 else ''}{short} of {len(spans)} clips are left "
+            f"out: they have fewer than {frames} frames"
+        )
     return spans[lengths >= frames]
 
 
@@ -677,7 +452,7 @@ class Windows:
 
     Args:
         frames: (frames, height, width, channels), as from `open_clips`.
-        spans: (clips, 2), the clips to use, as long as a window at least.
+        spans: (clips, 2), the clips to use; one that is shorter than a window has none.
         length: frames of a window.
         step: frames from the start of a window to that of the next; 1: every window that
             there is; `length`: none shares a frame with another.
@@ -694,5 +469,5 @@ class Windows:
         return len(self.starts)
 
     def __getitem__(self, indices):
-        """uint8 array (len(indices), length, height, width, channels)."""
+        """(len(indices), length, height, width, channels), in the dtype of the frames."""
         return self.frames[self.starts[indices][:, None] + np.arange(self.length)]

@@ -1,4 +1,4 @@
-"""Pictures, animations and videos -> frames as a viewer shows them; open it for how files are decoded.
+"""Pictures, animations and videos -> frames, as a viewer shows them.
 
 Frames are turned and mirrored as the file says, with square pixels, and transparent ones over
 black. They are uint8 in 0..255, or numbers in the data's units where a picture has more than
@@ -39,6 +39,8 @@ def read_pictures(files, name, options, notes):
         try:
             with Image.open(file) as picture:  # of several images inside, the first
                 frame = pixels(ImageOps.exif_transpose(picture))
+                if file == files[0] and picture.format == "TIFF" and picture.n_frames > 1:
+                    notes.append(f"{name}: of {picture.n_frames} pictures in a file one is read")
         except Exception as error:  # what a damaged file raises depends on the damage
             notes.append(f"{name}: the frame {file.name} cannot be read: {error}")
             frame = None
@@ -66,7 +68,7 @@ def pixels(picture):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
     frame = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
-    return frame[..., None] if frame.ndim == 2 else frame
+    return frame.reshape(*frame.shape[:2], -1)
 
 
 def read_video(file, name, options, notes):
@@ -80,7 +82,7 @@ def read_video(file, name, options, notes):
 
     def timed():
         """Yield seconds and frame for as long as frames can be decoded."""
-        seconds, step, problem = None, 0, "its frames end there"
+        seconds, step, problem = None, 0, None
         try:
             for n, frame in enumerate(video.decode(stream)):
                 before = seconds
@@ -93,16 +95,14 @@ def read_video(file, name, options, notes):
             problem = error.strerror
         if seconds is None:
             raise ValueError("no frame can be decoded")
-        length = (
-            stream.duration * stream.time_base
-            if stream.duration
-            else (video.duration or 0) / av.time_base
-        )
-        start = (video.start_time or 0) / av.time_base
-        if problem != "its frames end there" or seconds + step < start + 0.9 * length:
+        decoded = seconds + step - (video.start_time or 0) / av.time_base
+        length = (video.duration or 0) / av.time_base  # as the file says
+        if stream.duration:  # sound may be longer
+            length = float(stream.duration * stream.time_base)
+        if problem or decoded < 0.9 * length:
             notes.append(
-                f"{name} cannot be decoded to its end: {seconds + step - start:.3g} of "
-                f"{float(length):.3g} seconds ({problem})"
+                f"{name} cannot be decoded to its end: {decoded:.3g} of {length:.3g} seconds"
+                + (f" ({problem})" if problem else "")
             )
 
     with av.open(file) as video:
