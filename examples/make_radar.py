@@ -19,7 +19,7 @@ SIZE = 64  # pixels, height and width
 DRY = -32.0  # dBZ
 
 
-def draw_rain(rng, frames, cells=8):
+def draw_rain(rng, frames, cells=14):
     """One video: float32 array (frames, SIZE, SIZE), in dBZ."""
     y, x = np.mgrid[:SIZE, :SIZE]  # (SIZE, SIZE) each
     place = rng.uniform(0, 2 * SIZE, (cells, 2))  # x, y; half of it is out of sight

@@ -169,7 +169,7 @@ def find_files(path):
         found += [Path(folder, name) for name in names if not hidden(name)]
     endings = VIDEOS + PICTURES + ARRAYS
     found = [file for file in found if file.suffix.lower() in endings and file.is_file()]
-    return sorted(found, key=by_number)
+    return sorted((file for file in found if file.name != CACHE), key=by_number)
 
 
 def hidden(name):
