@@ -17,6 +17,7 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".3g
 VIDEOS += (".m2ts", ".wmv", ".flv", ".ogv", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 ANIMATIONS = (".gif", ".png", ".webp")  # which Pillow reads
+SCALING = 0x20 | 0x2000  # FFmpeg's SWS_AREA, with colours in full width (SWS_FULL_CHR_H_INT)
 
 
 def is_animated(file):
@@ -75,6 +76,7 @@ def read_video(file, name, options, notes):
     """Yield the frames of a video, in `options.size` if there is one, but not cropped yet."""
     try:
         import av
+        from av.video.reformatter import VideoReformatter
     except ImportError:
         raise InputError(
             f"{file}: to read videos, one more package is needed: pip install av"
@@ -111,33 +113,43 @@ def read_video(file, name, options, notes):
             raise ValueError("it holds no pictures")
         stream.thread_type = "AUTO"  # all cores
         pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        matrix, reformatter = None, VideoReformatter()
         for frame in choose_frames(timed(), name, options, notes):
-            yield upright(frame, pixel_aspect, options.size)
+            # Only once, for a frame that was asked for side data is freed late (a cycle in PyAV).
+            if matrix is None:
+                matrix = display_matrix(frame)
+            yield upright(frame, matrix, pixel_aspect, options.size, reformatter)
 
 
-def upright(frame, pixel_aspect, size):
+def display_matrix(frame):
+    """How an `av.VideoFrame` is turned and mirrored when it is shown.
+
+    `av.VideoFrame.rotation` would not do, for it does not tell of mirroring.
+
+    Returns:
+        a, b, c, d: the pixel at column x and row y is shown at column a x + c y and row
+        b x + d y, counted from wherever the picture then begins.
+    """
+    if "DISPLAYMATRIX" not in frame.side_data:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32).tolist()
+    return a, b, c, d
+
+
+def upright(frame, matrix, pixel_aspect, size, reformatter):
     """`av.VideoFrame` -> uint8 RGB, turned, mirrored and stretched as the file says.
 
     FFmpeg scales while it converts to RGB, several times faster than Pillow after that.
-    `av.VideoFrame.rotation` would not do, for it does not tell of mirroring.
     """
-    from av.video.reformatter import Interpolation
-
     height, width = frame.height, round(frame.width * pixel_aspect)
-    # The pixel at column x and row y is shown at column a x + c y, row b x + d y, from wherever
-    # the picture then begins.
-    a, b, c, d = 1, 0, 0, 1
-    if "DISPLAYMATRIX" in frame.side_data:
-        a, b, _, c, d, *_ = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+    a, b, c, d = matrix
     turned = abs(b) > abs(a)  # by a quarter
     if size:
         height, width = covering(height, width, size[::-1] if turned else size)
-    # Without FULL_CHR_H_INT small frames get colours of half their width.
-    scaling = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT
     alpha = any(component.is_alpha for component in frame.format.components)
-    frame = frame.reformat(
-        width, height, "rgba" if alpha else "rgb24", interpolation=scaling
-    ).to_ndarray()
+    colours = "rgba" if alpha else "rgb24"
+    frame = reformatter.reformat(frame, width, height, colours, interpolation=SCALING, threads=1)
+    frame = frame.to_ndarray()
     if alpha:
         frame = pixels(Image.fromarray(frame))
     if turned:

@@ -190,13 +190,14 @@ def test_what_is_transparent_is_black_whatever_is_hidden_there(opened, tmp_path,
 
 
 def test_of_several_pictures_in_a_still_the_first_is_taken(opened, tmp_path, capsys):
-    for n, frame in enumerate(movie()):
-        preview = [Image.fromarray(255 - frame[::4, ::4]).convert("RGB")]
-        for name, form in (("phone", "MPO"), ("stack", "TIFF")):
-            (tmp_path / name).mkdir(exist_ok=True)
-            picture = Image.fromarray(frame).convert("RGB")
-            path = tmp_path / name / f"{n}.{'jpg' if form == 'MPO' else 'tif'}"
-            picture.save(path, form, save_all=True, append_images=preview)
+    for name, form in (("phone.jpg", "MPO"), ("stack.tif", "TIFF")):
+        (tmp_path / Path(name).stem).mkdir()
+        for n, frame in enumerate(movie()):
+            small = Image.fromarray(255 - frame[::4, ::4]).convert("RGB")
+            Image.fromarray(frame).convert("RGB").save(
+                tmp_path / Path(name).stem / f"{n}{Path(name).suffix}",
+                form, save_all=True, append_images=[small],
+            )  # fmt: skip
     for name in ("phone", "stack"):
         assert_close(opened(tmp_path / name).frames, movie())
     assert "stack: of 2 pictures in a file one is read" in capsys.readouterr().out
