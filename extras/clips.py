@@ -1,202 +1,399 @@
-"""Your own clips: video files and folders of frames -> videos, as data.py has them.
+"""Your own clips: videos, folders of frames and arrays -> one array of frames that stays on disk.
 
-A clip is a video file (MP4, WebM, GIF and others), or a folder of numbered frames (PNG or
-JPEG), or one video of a .npy or .npz file; grey or in colour, of any length and size. Clips
-are converted once: every frame is shrunk or enlarged until it fills a square, and what juts
-out at two sides is cut off evenly. The result is kept in two files:
+A clip is a video file (MP4, WebM, GIF and others), numbered frames in a folder (PNG, JPEG,
+TIFF and others), or a video in an array (see arrays.py). Frames come out as a viewer shows
+them: turned and mirrored as the file says, with square pixels, transparent ones over black.
+Clips are converted once, into two files:
 
-    clips-cache.npy     uint8 (frames, size, size, channels): all clips one after another
-    clips-cache.json    how many frames each clip has, and what the clips were made of: if
-                        a file or the size has changed, they are converted again
+    clips-cache.npy     (frames, height, width, channels): all clips one after another; uint8
+                        in 0..255 if all files have 8 bits, else float32 in [0, 1]
+    clips-cache.json    which clips these are, what they were made of and how: they are
+                        converted again if a file's content or an option differs
 
 Models read windows of these frames. No window crosses the end of a clip.
 """
 
+import contextlib
+import dataclasses
+import datetime
+import functools
 import hashlib
-import importlib.util
+import itertools
 import json
+import os
 import re
+import tempfile
 from pathlib import Path
 
 from extras.cli import InputError, atomic_write
 
-import keras
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
 
-import data
+from extras import arrays, convert, decode
+from extras.decode import PICTURES, VIDEOS
 
-ARRAYS = (".npy", ".npz")
-VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".gif")
-PICTURES = (".png", ".jpg", ".jpeg")
-
-TINT = 8  # levels, of 255, by which compression may tint what is grey
+ARRAYS = arrays.NUMPY + arrays.HDF5
+CACHE, DESCRIPTION = "clips-cache.npy", "clips-cache.json"
 
 
-def are_clips(source):
-    """Whether a source of videos is a video file, or a folder, and no array."""
-    return Path(source).is_dir() or Path(source).suffix.lower() in VIDEOS
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """All clips, one after another.
 
-
-def find_clips(path):
-    """Find all clips at a path, in the order of their names ("clip-9" before "clip-10").
-
-    Args:
-        path: a video file; a folder with video files, with frames, or with folders of
-            them; or a .npy or .npz file for `data.load_videos`.
-
-    Returns:
-        clips: a dict: name -> a video file, a list of frames' files, or an array (frames,
-            height, width, channels).
-        files: all files that they are made of.
-
-    Raises:
-        InputError: there are none.
-    """
-    if not path or not Path(path).exists():
-        raise InputError(f"--data {path}: no such file or folder")
-    path = Path(path)
-    if path.suffix.lower() in ARRAYS:
-        return {f"{path} [{n}]": video for n, video in enumerate(data.load_videos(path))}, [path]
-
-    def by_number(file):
-        return [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", str(file))]
-
-    clips, files = {}, []
-    for file in sorted(path.rglob("*") if path.is_dir() else [path], key=by_number):
-        if file.name.startswith("."):
-            continue
-        if file.suffix.lower() in VIDEOS:
-            clips[str(file)] = file
-            files.append(file)
-        elif file.suffix.lower() in PICTURES:
-            clips.setdefault(str(file.parent), []).append(file)
-            files.append(file)
-    if not clips:
-        raise InputError(
-            f"--data {path}: found no clips there: expected "
-            f"{' '.join(VIDEOS)}, or numbered frames ({' '.join(PICTURES)})"
-        )
-    return clips, files
-
-
-def read_frames(name, clip, mode):
-    """Yield a clip's frames, PIL images of mode "L" (grey) or "RGB".
-
-    Args:
-        name, clip: an item of what `find_clips` returns.
-
-    Raises:
-        InputError: a file is damaged, or a package is missing that reads it.
-    """
-    if isinstance(clip, np.ndarray):
-        for frame in data.to_uint8(clip):
-            yield Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame).convert(mode)
-        return
-    pillow = isinstance(clip, list) or clip.suffix.lower() == ".gif"
-    if not pillow and importlib.util.find_spec("av") is None:
-        raise InputError(f"{name}: to read videos, one more package is needed: pip install av")
-    try:
-        if not pillow:
-            import av
-
-            with av.open(clip) as video:
-                for frame in video.decode(video=0):
-                    yield frame.to_image().convert(mode)
-            return
-        for file in clip if isinstance(clip, list) else [clip]:
-            with Image.open(file) as picture:
-                for frame in ImageSequence.Iterator(picture):
-                    if frame.mode.startswith(("I", "F")):
-                        raise ValueError(f"{file.name} has more than 8 bits: save it with 8")
-                    yield frame.convert(mode)
-    except Exception as error:  # what a damaged file raises depends on the damage
-        raise InputError(f"{name} cannot be read as a clip: {error}") from None
-
-
-def open_clips(path, folder, size, channels=None):
-    """Open clips as one array of frames; convert them first, where that is not done yet.
-
-    Args:
-        path: as for `find_clips`.
-        folder: where `clips-cache.npy` and `clips-cache.json` are, or will be.
-        size: height and width of a converted frame in pixels.
-        channels: 1 (grey) or 3 (RGB); None: 3 if anything is in colour, else 1.
-
-    Returns:
-        frames: uint8 array (frames, size, size, channels), which stays on disk until indexed.
+    Attributes:
+        frames: memory map (frames, height, width, channels), uint8 in 0..255, or float32 in
+            [0, 1].
         spans: integer array (clips, 2): a clip's first frame, and the one after its last.
-
-    Raises:
-        InputError: there are no clips, or one cannot be read.
+        names: a name for each clip.
     """
-    clips, files = find_clips(path)
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    made_of = hashlib.sha256(json.dumps([size, stats]).encode()).hexdigest()
-    cache, description = folder / "clips-cache.npy", folder / "clips-cache.json"
-    try:
-        known = json.loads(description.read_text())
-        frames = np.load(cache, mmap_mode="r")
-        usable = known["made_of"] == made_of and channels in (known["asked"], frames.shape[-1])
-    except (OSError, ValueError, KeyError, TypeError):
-        usable = False
-    if not usable:
-        description.unlink(missing_ok=True)  # while there is one, it describes the cache
-        with atomic_write(cache) as temporary:
-            lengths, colour = convert(clips, temporary, size, channels)
-        if channels is None and not colour:
-            with atomic_write(cache) as temporary:
-                keep_one_channel(cache, temporary)
-        known = {"made_of": made_of, "asked": channels, "frames": lengths}
-        with atomic_write(description) as temporary:
-            temporary.write_text(json.dumps(known, indent=2) + "\n")
-        frames = np.load(cache, mmap_mode="r")
-    ends = np.cumsum(list(known["frames"].values()))
-    return frames, np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+
+    frames: np.ndarray
+    spans: np.ndarray
+    names: list
 
 
-def convert(clips, path, size, channels):
-    """Write the frames of all clips to a .npy file, as `open_clips` describes them.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How clips are read; the fields are arguments of `open_clips`."""
+
+    size: tuple | None
+    value_range: tuple | None
+    axes: str | None
+    stride: int
+    fps: float | None
+
+
+def open_clips(
+    source, folder, size=None, channels=None, value_range=None, axes=None, stride=1, fps=None
+):
+    """Open clips; convert them first, where that is not done yet, and say how they are read.
+
+    Args:
+        source: a video, a folder of videos, of frames, of arrays or of such folders, or an
+            array's file ("rain.h5", or "rain.h5:name" where it has several arrays).
+        folder: where `clips-cache.npy` and `clips-cache.json` are, or will be.
+        size: height and width of a frame in pixels, or one number for both: frames are
+            resized and centre-cropped; None: their own, and all must have the same.
+        channels: 1 (grey) or 3 (RGB); None: 3 if anything is in colour, else 1.
+        value_range: (low, high), in the data's units: what is black and what is white. Values
+            outside count as the nearer of the two, NaN as low. None: 0 to 255 for uint8, and
+            0 to 1 for bool and floats.
+        axes: the order of an array's axes, see arrays.py; None: as its shape tells.
+        stride: keep every stride-th frame.
+        fps: frames a second, to sample videos by the times of their frames.
 
     Returns:
-        lengths: a dict: name -> how many frames it has.
-        colour: whether any pixel is coloured.
+        `Clips`.
+
+    Raises:
+        InputError: there are no clips, none can be read, or an option does not fit them.
     """
-    print(f"clips to convert, once, to {size} x {size} pixels: {len(clips)}")
-    channels = channels or 3
-    lengths, count, colour = {}, 0, False
-    bar = keras.utils.Progbar(len(clips), unit_name="clip", stateful_metrics=["thousand frames"])
-
-    def write_header():
-        shape = (count, size, size, channels)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-
-    with open(path, "wb") as file:
-        write_header()  # leaves room for any count
-        for done, (name, clip) in enumerate(clips.items()):
-            before = count
-            for picture in read_frames(name, clip, "L" if channels == 1 else "RGB"):
-                frame = np.asarray(ImageOps.fit(picture, (size, size)))
-                colour = colour or (channels == 3 and np.ptp(frame, axis=-1).max() > TINT)
-                file.write(frame.tobytes())
-                count += 1
-                if count % 100 == 0:
-                    bar.update(done, [("thousand frames", count / 1000)])
-            lengths[name] = count - before
-            bar.update(done + 1, [("thousand frames", count / 1000)])
-        file.seek(0)
-        write_header()
-    return lengths, bool(colour)
+    options = check_options(size, value_range, axes, stride, fps)
+    if not str(source):
+        raise InputError("--data is empty: give a file or folder")
+    folder, source = Path(folder), os.path.abspath(source)
+    path, array = split_name(source)
+    files = find_files(path)
+    known = read_cache(folder, source, files, channels, options)
+    if known is None:
+        if not files:
+            raise InputError(
+                f"--data {path}: found no clips there: expected videos ({' '.join(VIDEOS)}), "
+                f"numbered frames ({' '.join(PICTURES)}) or arrays ({' '.join(ARRAYS)})"
+                if path.exists()
+                else f"--data {path}: no such file or folder"
+            )
+        known = write_cache(folder, source, files, array, channels, options)
+    for line in known["lines"]:
+        print(line)
+    frames = np.load(folder / CACHE, mmap_mode="r")
+    ends = np.cumsum(list(known["clips"].values()))
+    spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+    return Clips(frames, spans, list(known["clips"]))
 
 
-def keep_one_channel(source, path):
-    """Copy a .npy file of grey frames that was written as if they had colours."""
-    frames = np.load(source, mmap_mode="r")
-    grey = np.lib.format.open_memmap(path, "w+", np.uint8, (*frames.shape[:3], 1))
-    for start in range(0, len(frames), 1000):
-        grey[start : start + 1000] = frames[start : start + 1000, :, :, 1:2]
-    grey.flush()
+def check_options(size, value_range, axes, stride, fps):
+    """The arguments of `open_clips` as `Options`. Raises InputError for what makes no sense."""
+    if size is not None:
+        size = (int(size),) * 2 if np.ndim(size) == 0 else tuple(int(pixels) for pixels in size)
+        if len(size) != 2 or min(size) < convert.SMALLEST:
+            raise InputError(
+                f"--size {' '.join(map(str, size))}: give height and width, or one number for "
+                f"both, of at least {convert.SMALLEST} pixels"
+            )
+    if value_range is not None:
+        value_range = tuple(float(value) for value in value_range)
+        if not (
+            len(value_range) == 2 and np.isfinite(value_range).all() and np.diff(value_range) > 0
+        ):
+            raise InputError(
+                f"--range {' '.join(f'{value:g}' for value in value_range)}: give LOW and HIGH, "
+                "numbers of which LOW is below HIGH"
+            )
+    if axes is not None:
+        axes = axes.upper()
+        if set(axes) - set("NTHWC") or len(set(axes)) < len(axes) or not set("THW") <= set(axes):
+            raise InputError(f"--axes {axes}: give {arrays.LETTERS}; T, H and W are needed")
+    if stride < 1:
+        raise InputError(f"--stride {stride}: every how many frames one is kept, 1 or more")
+    if fps is not None and not fps > 0:
+        raise InputError(f"--fps {fps}: frames a second, above 0")
+    return Options(size, value_range, axes, stride, fps)
+
+
+# Finding clips ----------------------------------------------------------------------------
+
+
+def split_name(source):
+    """ "rain.h5:name" -> the file's path, and the array's name or None."""
+    endings = "|".join(ending[1:] for ending in (".npz", *arrays.HDF5))
+    named = re.fullmatch(rf"(.+\.(?:{endings})):(.+)", source, re.IGNORECASE)
+    return (Path(named[1]), named[2]) if named else (Path(source), None)
+
+
+def find_files(path):
+    """All files of clips at a path, in the order of their numbers ("clip-9" before "clip-10").
+
+    What is hidden is left out. Links to folders are followed, and no folder is read twice, so
+    that no clip is among those to train on and among those to validate on.
+    """
+    found, seen = [], set()
+    if path.is_file():
+        found.append(path)
+    for folder, subfolders, names in os.walk(path, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        subfolders[:] = sorted(name for name in subfolders if not hidden(name))
+        found += [Path(folder, name) for name in names if not hidden(name)]
+    endings = VIDEOS + PICTURES + ARRAYS
+    found = [file for file in found if file.suffix.lower() in endings and file.is_file()]
+    return sorted((file for file in found if file.name != CACHE), key=by_number)
+
+
+def hidden(name):
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def by_number(file):
+    return [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", str(file))]
+
+
+@dataclasses.dataclass
+class Found:
+    """What there is to convert.
+
+    Attributes:
+        clips: dict: a clip's name -> a function that returns an iterator of its frames.
+        colour: whether an array has three channels. (Pictures and videos nearly always have
+            three, so that there the pixels decide.)
+        axes: the letters of all arrays' axes, as arrays.py has them.
+        notes: lines that the user should read.
+    """
+
+    clips: dict = dataclasses.field(default_factory=dict)
+    colour: bool = False
+    axes: set = dataclasses.field(default_factory=set)
+    notes: list = dataclasses.field(default_factory=list)
+
+
+def find_clips(files, root, array, options, unpacked):
+    """Files -> `Found`.
+
+    Args:
+        files: as from `find_files`.
+        root: the folder from which clips are named.
+        array: the name of an array in the only file, or None.
+        options: `Options`.
+        unpacked: a folder for arrays that have to be unpacked.
+
+    Raises:
+        InputError: two files are the same frame, or an option does not fit.
+    """
+    found, frames = Found(), {}
+    for file in files:
+        name, ending = os.path.relpath(file, root), file.suffix.lower()
+        if ending in ARRAYS:
+            try:
+                opened = arrays.open_videos(file, array, options.axes, unpacked)
+            except InputError:
+                raise
+            except Exception as error:  # what a damaged file raises depends on the damage
+                found.notes.append(f"{name} cannot be read: {error}")
+                continue
+            for videos in opened:
+                add_videos(found, name, videos, options)
+        elif ending in decode.ANIMATIONS and decode.is_animated(file):
+            read = functools.partial(decode.read_animation, file, name, options, found.notes)
+            found.clips[name] = read
+        elif ending in VIDEOS:
+            read = functools.partial(decode.read_video, file, name, options, found.notes)
+            found.clips[name] = read
+        else:
+            before, number, after = re.fullmatch(r"(.*?)(\d*)(\D*)", file.stem).groups()
+            if number == "":
+                found.notes.append(f"{name} is left out: a frame needs a number in its name")
+                continue
+            numbered = frames.setdefault((file.parent, before, after), {})
+            if (other := numbered.setdefault(frame_number(number), file)) != file:
+                raise InputError(f"{other} and {file} are the same frame: keep one of them")
+    folders = [folder for folder, *_ in frames]
+    for (folder, *_), numbered in frames.items():
+        parts = split_at_gaps(numbered)
+        for part in parts:
+            alone = len(parts) == 1 and folders.count(folder) == 1
+            name = os.path.relpath(folder if alone else part[0], root)
+            read = functools.partial(decode.read_pictures, part, name, options, found.notes)
+            found.clips[name] = read
+        if len(parts) > 1:
+            found.notes.append(
+                f"{os.path.relpath(folder, root)}: numbers are missing between "
+                f"{parts[0][-1].name} and {parts[1][0].name}"
+                + (f" and at {len(parts) - 2} other places" if len(parts) > 2 else "")
+                + f": these are {len(parts)} clips"
+            )
+    if options.fps and (frames or any(file.suffix.lower() in ARRAYS for file in files)):
+        raise InputError("--fps is for videos, which know the times of their frames: use --stride")
+    if options.axes and not any(file.suffix.lower() in ARRAYS for file in files):
+        raise InputError("--axes is for arrays, and there are none")
+    return found
+
+
+def add_videos(found, name, videos, options):
+    """Add `arrays.Videos` of the file `name` to `Found`."""
+    label = f"{name}:{videos.name}" if videos.name else name
+    for n in range(len(videos)):
+        clip = f"{label} [{n}]" if len(videos) > 1 else label
+        found.clips[clip] = functools.partial(videos.frames, n, options.stride)
+    lengths = dict(zip(videos.axes, videos.values.shape))
+    found.colour |= lengths.get("C") == 3
+    found.axes.add(videos.axes)
+    if len(videos) == arrays.USUAL_FRAMES < lengths["T"]:
+        found.notes.append(
+            f"WARNING: {label} has {len(videos)} videos of {lengths['T']} frames: if these are "
+            f"{lengths['T']} videos of {len(videos)} frames, give --axes "
+            + videos.axes.translate(str.maketrans("NT", "TN"))
+        )
+
+
+def frame_number(digits):
+    """A frame's number; of a date such as 202312312355 or 20231231235500 the seconds."""
+    if len(digits) in (12, 14):
+        with contextlib.suppress(ValueError):  # it is no date
+            date = datetime.datetime.strptime(digits.ljust(14, "0"), "%Y%m%d%H%M%S")
+            return int((date - datetime.datetime.min).total_seconds())
+    return int(digits)
+
+
+def split_at_gaps(numbered):
+    """Dict: number -> file, to lists of files between which no number is missing.
+
+    Numbers may have any usual step, such as 5 between 0, 5, 10.
+    """
+    numbers = sorted(numbered)
+    steps = np.diff(numbers)
+    ends = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if len(steps) else []
+    bounds = [0, *ends, len(numbers)]
+    return [[numbered[n] for n in numbers[first:end]] for first, end in itertools.pairwise(bounds)]
+
+
+# The cache --------------------------------------------------------------------------------
+
+
+def read_cache(folder, source, files, channels, options):
+    """What `clips-cache.json` says, if the cache serves; else None.
+
+    Args:
+        folder, source, channels: as for `open_clips`, the source as an absolute path.
+        files: as from `find_files`.
+        options: `Options`.
+    """
+    try:
+        known = json.loads((folder / DESCRIPTION).read_text())
+        frames = np.load(folder / CACHE, mmap_mode="r")  # let go on return: it may be replaced
+        serves = (
+            known["options"] == as_json(options)
+            and channels in (known["channels"], frames.shape[-1])
+            and sum(known["clips"].values()) == len(frames)
+        )
+        if serves and not files and known["source"] == source:
+            print(f"{source} is not there: its converted clips in {folder} serve")
+            return known
+        path, array = split_name(source)
+        if not serves or split_name(known["source"])[1] != array:
+            return None
+        fingerprints = take_fingerprints(files, path, known["files"])
+        if contents(fingerprints) != contents(known["files"]):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing or damaged
+        return None
+    if fingerprints != known["files"]:  # touched; so that its content is not read again
+        known["files"] = fingerprints
+        write_description(folder, known)
+    return known
+
+
+def write_cache(folder, source, files, array, channels, options):
+    """Convert clips to `clips-cache.npy`; the arguments are those of `read_cache`.
+
+    Returns:
+        What is written to `clips-cache.json`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"clips are converted, once, to {folder / CACHE}")
+    path, _ = split_name(source)
+    with tempfile.TemporaryDirectory(
+        dir=folder, prefix="clips-unpacked-", ignore_cleanup_errors=True
+    ) as unpacked:
+        found = find_clips(files, path.parent, array, options, unpacked)
+        with atomic_write(folder / CACHE) as temporary:
+            lengths, lines = convert.convert(found, temporary, source, channels, options)
+            (folder / DESCRIPTION).unlink(missing_ok=True)  # while there is one, it is true
+        del found  # and the unpacked arrays, which Windows cannot delete while they are open
+    known = {
+        "source": source,
+        "channels": channels,
+        "options": as_json(options),
+        "lines": lines,
+        "clips": lengths,
+        "files": take_fingerprints(files, path, {}),
+    }
+    write_description(folder, known)
+    return known
+
+
+def as_json(options):
+    return json.loads(json.dumps(dataclasses.asdict(options)))
+
+
+def write_description(folder, known):
+    with atomic_write(folder / DESCRIPTION) as temporary:
+        temporary.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def take_fingerprints(files, root, known):
+    """Dict: a file's path within `root` -> [size, time of change, SHA-256 of the content].
+
+    The content is read only where size or time are not those in `known`, such a dict.
+    """
+    fingerprints = {}
+    for file in files:
+        name, stat = os.path.relpath(file, root), file.stat()
+        fingerprint = known.get(name, [])
+        if fingerprint[:2] != [stat.st_size, stat.st_mtime_ns]:
+            fingerprint = [stat.st_size, stat.st_mtime_ns, None]
+            with contextlib.suppress(OSError), open(file, "rb") as content:
+                fingerprint[2] = hashlib.file_digest(content, "sha256").hexdigest()
+        fingerprints[name] = fingerprint
+    return fingerprints
+
+
+def contents(fingerprints):
+    return {name: digest for name, (_, _, digest) in fingerprints.items()}
+
+
+# Windows ----------------------------------------------------------------------------------
 
 
 def long_enough(spans, frames):
@@ -211,8 +408,12 @@ def long_enough(spans, frames):
             f"the longest clip has {lengths.max()} frames, and {frames} are needed: give longer "
             "clips, or lower --frames (train.py), --context or --horizon"
         )
-    if lengths.min() < frames:
-        print(f"left out: {(lengths < frames).sum()} clips with less than {frames} frames")
+    short = (lengths < frames).sum()
+    if short:
+        print(
+            f"{'WARNING: ' if short > len(spans) / 2 else ''}{short} of {len(spans)} clips are left "
+            f"out: they have fewer than {frames} frames"
+        )
     return spans[lengths >= frames]
 
 
@@ -251,7 +452,7 @@ class Windows:
 
     Args:
         frames: (frames, height, width, channels), as from `open_clips`.
-        spans: (clips, 2), the clips to use, as long as a window at least.
+        spans: (clips, 2), the clips to use; one that is shorter than a window has none.
         length: frames of a window.
         step: frames from the start of a window to that of the next; 1: every window that
             there is; `length`: none shares a frame with another.
@@ -268,7 +469,7 @@ class Windows:
         return len(self.starts)
 
     def __getitem__(self, indices):
-        """uint8 array (len(indices), length, height, width, channels)."""
+        """(len(indices), length, height, width, channels), in the dtype of the frames."""
         return self.frames[self.starts[indices][:, None] + np.arange(self.length)]
 
 
