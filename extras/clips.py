@@ -480,3 +480,13 @@ def height_and_width(size):
 
 def is_array(source):
     return False
+
+
+def height_and_width(size):
+    """A size of one or two numbers -> (height, width); one number is a square."""
+    return (size[0], size[-1])
+
+
+def is_array(source):
+    """Whether a source is the file of an array."""
+    return split_name(str(source))[0].suffix.lower() in ARRAYS
