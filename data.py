@@ -299,7 +299,13 @@ def download_official(path=OFFICIAL_PATH, url=OFFICIAL_URL, sha256=OFFICIAL_SHA2
         return
     with atomic_write(path) as temporary:
         try:
-            keras.utils.get_file(str(temporary.absolute()), url, file_hash=sha256)
+            keras.utils.get_file(
+                temporary.name,
+                url,
+                file_hash=sha256,
+                cache_dir=temporary.absolute().parent,
+                cache_subdir="",
+            )
         except Exception as error:  # whatever the connection raises
             raise Failure(
                 f"cannot download {url} ({error}): check the connection and try again"
