@@ -27,6 +27,7 @@ import tyro
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 
+MOVING_MNIST = "moving-mnist"  # what `--data` calls it
 DIGIT_SIZE = 28  # pixels; MNIST
 STEP = 0.1  # how far a digit moves in a frame, as a share of its range (Srivastava et al. 2015)
 

@@ -34,16 +34,14 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 import data
 import model as models
-from extras import clips, devices, motion, optimizer, runs, trackers
-
-MOVING_MNIST = "moving-mnist"
+from extras import clips, devices, motion, optimizer, runs, sources, trackers
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
 class Config:
     """All hyperparameters; their defaults are the `cpu` preset."""
 
-    data: str = MOVING_MNIST
+    data: str = "moving-mnist"
     """moving-mnist, or the path of your own clips: a video file, an array (.npy, .npz, .h5, .nc), or
     a folder of such files or of numbered frames. Every tenth clip is for validation."""
     epochs: PositiveInt = 8
@@ -132,8 +130,6 @@ class Config:
     al. 2016): far less memory, and about a third more time."""
     validation_videos: PositiveInt = 200
     """Validation videos to forecast after each epoch; of own clips all, if they are fewer."""
-    sample_every: PositiveInt = 1
-    """Epochs between two pictures of forecasts."""
 
 
 PRESETS = {
@@ -169,7 +165,6 @@ PRESETS = {
         sampling_epochs=100,
         validation_videos=500,
         learning_rate=2e-3,
-        sample_every=20,
     ),
     # keras.io/examples/vision/conv_lstm: 64 filters, batches of 5, Adam, cross-entropy, teacher
     # forcing, 900 videos an epoch, 20 epochs. It also stops early, and lowers the learning rate,
@@ -317,20 +312,22 @@ def check(config, distribution=None):
             f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
         )
     height, width = clips.height_and_width(config.size)
-    if config.data == MOVING_MNIST and (height != width or height < data.DIGIT_SIZE):
+    if config.data == data.MOVING_MNIST and (height != width or height < data.DIGIT_SIZE):
         raise InputError(
             f"--size {height} {width}: Moving MNIST is square, and at least {data.DIGIT_SIZE}"
         )
-    if config.data == MOVING_MNIST and config.channels != 1:
+    if config.data == data.MOVING_MNIST and config.channels != 1:
         raise InputError("Moving MNIST is grey; --init names weights for colour")
-    if config.data == MOVING_MNIST and config.validation_videos > data.EVALUATION_VIDEOS:
+    if config.data == data.MOVING_MNIST and config.validation_videos > data.EVALUATION_VIDEOS:
         raise InputError(
             f"--validation-videos {config.validation_videos}: there are {data.EVALUATION_VIDEOS:,}"
         )
     if sum(config.depths) == 0:
         raise InputError("--depths 0 0 0: at least one must be above 0")
     if config.model == "keras-example" and config.remat:
-        raise InputError("--remat is not for keras-example: its BatchNormalization counts each step")
+        raise InputError(
+            "--remat is not for keras-example: its BatchNormalization counts each step"
+        )
     if keras.backend.backend() not in ("tensorflow", "jax"):
         raise InputError("training needs KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax")
     if distribution and config.batch_size % distribution.device_mesh.devices.size:
@@ -378,7 +375,9 @@ def fit(config, folder, resume, log, distribution):
     available = len(keras.distribution.list_devices())
     if available > 1 and not distribution:
         print(f"Only the first of {available} devices is used; --devices all uses them all.")
-    config, training, validation, indices = open_videos(config, folder, resume, distribution)
+    given = config.channels if resume or config.init != "none" else None
+    training, validation, channels = sources.training_sets(config, folder, given, distribution)
+    config = dataclasses.replace(config, channels=channels)
 
     keras.utils.set_random_seed(config.seed)
     with devices.distribution_scope(distribution):
@@ -411,7 +410,7 @@ def fit(config, folder, resume, log, distribution):
     with cli.polite_ctrl_c() as asked_to_stop:
         averaged = build_model(config)
         run_folder = runs.RunFolder(
-            folder, config, model, averaged, rows, asked_to_stop, validation, indices
+            folder, config, model, averaged, rows, asked_to_stop, validation
         )
         callbacks = [data.SetEpoch(videos), run_folder]
         if log and writes:
@@ -424,46 +423,6 @@ def fit(config, folder, resume, log, distribution):
                 epochs=config.epochs,
                 callbacks=callbacks,
             )
-
-
-def open_videos(config, folder, resume, distribution):
-    """Open what to train and to validate on.
-
-    Returns:
-        config: the given one, with the channels of the data.
-        training: `clips.Windows`, or None for Moving MNIST.
-        validation: videos to be indexed by an array of numbers.
-        indices: those of them to forecast after each epoch.
-    """
-    if config.data == MOVING_MNIST:
-        validation = data.EvaluationVideos(
-            "validation", config.digits_per_video, config.frames, config.size[0]
-        )
-        return config, None, validation, np.arange(config.validation_videos)
-    if devices.process > 0:
-        devices.barrier(distribution)  # process 0 has converted the clips
-        if not (folder / "clips-cache.json").exists():
-            raise InputError(f"{folder} must be a folder that all hosts share, with --data")
-    opened = clips.open_clips(
-        config.data,
-        folder,
-        clips.height_and_width(config.size),
-        config.channels if resume or config.init != "none" else None,
-        config.value_range,
-        config.axes,
-        config.stride,
-        config.fps,
-    )
-    if devices.process == 0:
-        devices.barrier(distribution)
-    training, validation = clips.split_clips(opened.spans, config.frames)
-    print(f"{len(training)} clips to train on, {len(validation)} to validate on")
-    training = clips.Windows(opened.frames, training, config.frames, step=1)
-    validation = clips.Windows(opened.frames, validation, config.frames, step=config.frames)
-    config = dataclasses.replace(config, channels=opened.frames.shape[-1])
-    count = min(config.validation_videos, len(validation))
-    indices = np.linspace(0, len(validation) - 1, count).astype(int)  # of all clips
-    return config, training, validation, indices
 
 
 # The command line -------------------------------------------------------------------------------
@@ -539,7 +498,7 @@ def main():
             )
     if start.config and not start.run:
         raise InputError("--config needs a new folder: --run DIR")
-    if config.data != MOVING_MNIST:
+    if config.data != data.MOVING_MNIST:
         config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
     folder = start.resume or start.run or Path("runs") / start.preset
     distribution = devices.start(arguments.devices)

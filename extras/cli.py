@@ -82,6 +82,9 @@ def run(main):
         print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
         sys.exit(status)
 
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that a console cannot show costs no result
+            stream.reconfigure(errors="replace")
     try:
         main()
     except InputError as error:

@@ -1,15 +1,15 @@
 """The run folder: save, resume, load a model. Open it to change what a run leaves behind.
 
-    config.json         every hyperparameter
-    environment.json    command, versions, device, commit; one entry for each start
-    log.csv, curve.png  a row for each epoch, and its picture
-    samples/            forecasts of validation videos
-    best.keras          the averaged weights with the lowest validation error
-    last.keras          the averaged weights of the last epoch
-    checkpoint.keras    everything that `--resume` needs
-    init.keras          the weights that it started from, with `--init`
-    clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
-    tensorboard/, wandb/    what `--log` reports
+config.json         every hyperparameter
+environment.json    command, versions, device, commit; one entry for each start
+log.csv, curve.png  a row for each epoch, and its picture
+samples/            forecasts of validation videos
+best.keras          the averaged weights with the lowest validation error
+last.keras          the averaged weights of the last epoch
+checkpoint.keras    everything that `--resume` needs
+init.keras          the weights that it started from, with `--init`
+clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
+tensorboard/, wandb/    what `--log` reports
 """
 
 import csv
@@ -163,7 +163,9 @@ def read_config(path):
             commit = read_json(path.with_name("environment.json"), list)[-1]["commit"]
         except (InputError, LookupError, TypeError):
             commit = EARLIER_COMMIT
-        raise InputError(f"{path} is of an earlier version: `git checkout {commit}` goes on with it")
+        raise InputError(
+            f"{path} is of an earlier version: `git checkout {commit}` goes on with it"
+        )
     return fields
 
 
@@ -252,10 +254,11 @@ class RunFolder(keras.callbacks.Callback):
         averaged: another one like it.
         rows: those of log.csv, one for each epoch so far.
         asked_to_stop: a function that tells whether Ctrl-C was pressed.
-        videos, indices: the validation videos to forecast; see `model.rollout_batches`.
+        videos: validation videos, to be indexed by an array of numbers. So many of them as the
+            config says are forecast, from all over them.
     """
 
-    def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos, indices):
+    def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos):
         super().__init__()
         self.folder = folder
         self.config = config
@@ -264,7 +267,8 @@ class RunFolder(keras.callbacks.Callback):
         self.rows = rows
         self.asked_to_stop = asked_to_stop
         self.videos = videos
-        self.indices = indices
+        count = min(config.validation_videos, len(videos))
+        self.indices = np.linspace(0, len(videos) - 1, count).astype(int)
         self.started = time.monotonic()
 
     def on_train_batch_end(self, batch, logs):
@@ -301,9 +305,8 @@ class RunFolder(keras.callbacks.Callback):
         self.started = time.monotonic()
         if devices.process > 0:
             return
-        if (epoch + 1) % self.config.sample_every == 0 or epoch + 1 == self.config.epochs:
-            with atomic_write(sample_path(self.folder, epoch)) as path:
-                pictures.forecast_strip(*samples).save(path)
+        with atomic_write(sample_path(self.folder, epoch)) as path:
+            pictures.forecast_strip(*samples).save(path)
         self.save(best)
 
     def check_number(self, loss):
