@@ -130,11 +130,16 @@ def main():
     print(path)
     if arguments.page:
         scored = truth.shape[1]
-        of_videos = [score(truth[[n]], prediction[[n], :scored]) for n in range(len(truth)) if scored]
+        of_videos = [
+            score(truth[[n]], prediction[[n], :scored]) for n in range(len(truth)) if scored
+        ]
         scores = None
         if scored:
             copies = np.stack([persistence(video, request.context, scored) for video in context])
-            scores = {"model": score(truth, prediction[:, :scored]), "copying": score(truth, copies)}
+            scores = {
+                "model": score(truth, prediction[:, :scored]),
+                "copying": score(truth, copies),
+            }
         path = request.out / "index.html"
         page.write_page(
             path,

@@ -27,7 +27,6 @@ Scores, per predicted frame and averaged over videos, of frames in [0, 1], as th
                       scikit-image assumed that range for floats
 """
 
-import contextlib
 import dataclasses
 import functools
 import zipfile
@@ -43,7 +42,7 @@ from skimage.metrics import structural_similarity
 
 import data
 import model as models
-from extras import clips, runs, sprites
+from extras import runs, sources, sprites
 
 SHIPPED = data.ASSETS / "forecaster.keras"
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
@@ -161,8 +160,8 @@ def open_request(request, usual_count):
     cli.make_folder(request.out)
     folder = request.model if request.model.is_dir() else request.model.parent
     run = runs.read_config(folder) if (folder / "config.json").exists() else {}
-    videos, value_range = open_videos(request, model, run)
-    indices = choose_indices(len(videos), request.count, request.seed, usual_count)
+    videos, value_range = sources.open_videos(request, model, run)
+    indices = sources.choose_indices(len(videos), request.count, request.seed, usual_count)
     shape = videos[indices[:1]].shape
     if shape[1] < request.context:
         raise InputError(
@@ -171,65 +170,6 @@ def open_request(request, usual_count):
         )
     models.check_channels(model, shape)
     return model, videos, indices, value_range
-
-
-def open_videos(request, model, run):
-    """Open the videos that a request names; see `open_request`."""
-    frames = request.context + request.horizon
-    own_sets = run.get("data", "moving-mnist") != "moving-mnist"
-    if request.data == "official":
-        return data.load_official()[:, :frames], (0, 1)
-    if request.data in ("test", "validation") and not own_sets:
-        return data.EvaluationVideos(request.data, frames=frames), (0, 1)
-    if request.data == "test":
-        raise InputError(
-            f"{request.model} was trained on {run['data']}, which has no test set: "
-            "try --data validation, or the path of other clips"
-        )
-    channels = model.channels
-    if request.data == "validation":
-        folder = request.model if request.model.is_dir() else request.model.parent
-        reading = {name: run[name] for name in ("value_range", "axes", "stride", "fps")}
-        opened = clips.open_clips(run["data"], folder, run["size"], channels, **reading)
-        _, spans = clips.split_clips(opened.spans, run["frames"])
-    else:
-        size = request.size
-        if size is None and not clips.is_array(request.data):
-            size = model.get_build_config()["input_shape"][-3:-1]
-        value_range = request.value_range or run.get("value_range")
-        reading = {"value_range": value_range, "axes": request.axes}
-        reading |= {"stride": request.stride, "fps": request.fps}
-        opened = clips.open_clips(request.data, request.out, size, channels, **reading)
-        spans = opened.spans
-    longest = int((spans[:, 1] - spans[:, 0]).max())
-    length = min(frames, max(longest, request.context))
-    windows = clips.Windows(opened.frames, clips.long_enough(spans, length), length, step=length)
-    return windows, tuple(reading["value_range"] or (0, 1))
-
-
-def choose_indices(available, count=None, seed=None, usual_count=100):
-    """Numbers of the videos to forecast.
-
-    Args:
-        available: how many there are to choose from.
-        count: how many; None takes `usual_count`, or all if they are fewer.
-        seed: None takes the first ones; an integer picks at random, by this seed.
-
-    Returns:
-        Integer array (count,), values in 0..available - 1.
-
-    Raises:
-        InputError: count or seed is not in range.
-    """
-    if count is None:
-        count = min(usual_count, available)
-    if not 1 <= count <= available:
-        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
-    if seed is None:
-        return np.arange(count)
-    if seed < 0:
-        raise InputError(f"--seed {seed}: a seed is 0 or above")
-    return np.random.default_rng(seed).choice(available, count, replace=False)
 
 
 def forecasts(request, model, videos, indices):
@@ -264,15 +204,6 @@ def forecast_request(request, usual_count):
 # Forecast and score -----------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def npz_array(archive, name, shape, dtype):
-    """Within, write an array to a .npz archive part by part: yields write(part)."""
-    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        yield lambda part: file.write(np.asarray(part, dtype).tobytes())
-
-
 def write_forecasts(path, request, model, videos, indices, value_range):
     """Forecast videos into a .npz file, some at a time, and score the forecasts.
 
@@ -301,7 +232,7 @@ def write_forecasts(path, request, model, videos, indices, value_range):
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         shape = (count, horizon, *frame_shape)
-        with npz_array(archive, "prediction", shape, np.float32) as write:
+        with sources.npz_array(archive, "prediction", shape, np.float32) as write:
             for batch, predictions in forecasts(request, model, videos, indices):
                 write(in_units(predictions))
                 for video, predicted in zip(batch, predictions if scored else ()):
@@ -310,11 +241,11 @@ def write_forecasts(path, request, model, videos, indices, value_range):
                     sums[1] += score_video(video[context:], copies)
         for name, part in (("context", slice(context)), ("truth", slice(context, None))):
             shape = (count, context if name == "context" else scored, *frame_shape)
-            with npz_array(archive, name, shape, dtype) as write:
+            with sources.npz_array(archive, name, shape, dtype) as write:
                 for index in indices:
                     write(in_units(videos[[index]][:, part]))
         for name, values in (("indices", indices), ("range", np.array(value_range, np.float64))):
-            with npz_array(archive, name, values.shape, values.dtype) as write:
+            with sources.npz_array(archive, name, values.shape, values.dtype) as write:
                 write(values)
     return sums / count
 
@@ -355,7 +286,10 @@ def main():
 
     scores, copy_last = map(summary, means)
     entry = {
-        **{name: getattr(request, name) for name in ("data", "seed", "context", "horizon", "sprites")},
+        **{
+            name: getattr(request, name)
+            for name in ("data", "seed", "context", "horizon", "sprites")
+        },
         "model": str(request.model),
         "count": len(indices),
         "range": value_range,

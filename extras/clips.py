@@ -25,7 +25,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from extras.cli import InputError, atomic_write
+from extras.cli import UNFINISHED, InputError, atomic_write
 
 import numpy as np
 
@@ -115,7 +115,7 @@ def open_clips(
 def check_options(size, value_range, axes, stride, fps):
     """The arguments of `open_clips` as `Options`. Raises InputError for what makes no sense."""
     if size is not None:
-        size = (int(size),) * 2 if np.ndim(size) == 0 else tuple(int(pixels) for pixels in size)
+        size = height_and_width(size)
         if len(size) != 2 or min(size) < convert.SMALLEST:
             raise InputError(
                 f"--size {' '.join(map(str, size))}: give height and width, or one number for "
@@ -344,7 +344,7 @@ def write_cache(folder, source, files, array, channels, options):
     print(f"clips are converted, once, to {folder / CACHE}")
     path, _ = split_name(source)
     with tempfile.TemporaryDirectory(
-        dir=folder, prefix="clips-unpacked-", ignore_cleanup_errors=True
+        dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True
     ) as unpacked:
         found = find_clips(files, path.parent, array, options, unpacked)
         with atomic_write(folder / CACHE) as temporary:
@@ -474,17 +474,9 @@ class Windows:
 
 
 def height_and_width(size):
-    """A size of one or two numbers -> (height, width); one number is a square."""
-    return tuple(size) if len(size) == 2 else (size[0], size[0])
-
-
-def is_array(source):
-    return False
-
-
-def height_and_width(size):
-    """A size of one or two numbers -> (height, width); one number is a square."""
-    return (size[0], size[-1])
+    """A size of one or two numbers -> a tuple (height, width); one number is a square."""
+    size = tuple(int(pixels) for pixels in np.ravel(size))
+    return 2 * size if len(size) == 1 else size
 
 
 def is_array(source):

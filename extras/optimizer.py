@@ -79,7 +79,9 @@ def cooldown_start(config):
 def learning_rate(config):
     """The schedule of a config: Muon's learning rate, or Adam's if there is no Muon."""
     peak = config.learning_rate if config.muon else config.adam_learning_rate
-    start, end = (epoch * config.steps_per_epoch for epoch in (cooldown_start(config), config.epochs))
+    start, end = (
+        epoch * config.steps_per_epoch for epoch in (cooldown_start(config), config.epochs)
+    )
     return WarmupStableDecay(peak, config.warmup_steps, start, end)
 
 

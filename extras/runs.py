@@ -1,15 +1,15 @@
 """The run folder: save, resume, load a model. Open it to change what a run leaves behind.
 
-    config.json         every hyperparameter
-    environment.json    command, versions, device, commit; one entry for each start
-    log.csv, curve.png  a row for each epoch, and its picture
-    samples/            forecasts of validation videos
-    best.keras          the averaged weights with the lowest validation error
-    last.keras          the averaged weights of the last epoch
-    checkpoint.keras    everything that `--resume` needs
-    init.keras          the weights that it started from, with `--init`
-    clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
-    tensorboard/, wandb/    what `--log` reports
+config.json         every hyperparameter
+environment.json    command, versions, device, commit; one entry for each start
+log.csv, curve.png  a row for each epoch, and its picture
+samples/            forecasts of validation videos
+best.keras          the averaged weights with the lowest validation error
+last.keras          the averaged weights of the last epoch
+checkpoint.keras    everything that `--resume` needs
+init.keras          the weights that it started from, with `--init`
+clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
+tensorboard/, wandb/    what `--log` reports
 """
 
 import csv
@@ -97,13 +97,21 @@ def load_checkpoint(closed_loop, folder, config):
 
 
 def copy_weights(source, model):
-    """Give a model the weights of another one; those for grey frames serve for colour, too."""
-    for weight, variable in zip(source.weights, model.weights):
-        value = ops.convert_to_numpy(weight)
-        for axis, (old, new) in enumerate(zip(value.shape, variable.shape)):
-            if old == 1 and new == 3:  # channels: the first kernel takes their mean
-                value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
-        variable.assign(value)
+    """Give a model the weights of another one; those for grey frames serve for colour, too.
+
+    Raises:
+        InputError: the models differ in more than their channels.
+    """
+    values = [ops.convert_to_numpy(weight) for weight in source.weights]
+    if source.channels == 1 and model.channels == 3:
+        for n, (value, variable) in enumerate(zip(values, model.weights)):
+            for axis, (old, new) in enumerate(zip(value.shape, variable.shape)):
+                if (old, new) == (1, 3):  # the first kernel takes the mean of the channels
+                    value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
+            values[n] = value
+    if [value.shape for value in values] != [tuple(weight.shape) for weight in model.weights]:
+        raise InputError("--init does not fit the options that shape the model: leave those out")
+    model.set_weights(values)
 
 
 def change_the_end(folder, planned, config, epoch):
@@ -163,7 +171,9 @@ def read_config(path):
             commit = read_json(path.with_name("environment.json"), list)[-1]["commit"]
         except (InputError, LookupError, TypeError):
             commit = EARLIER_COMMIT
-        raise InputError(f"{path} is of an earlier version: `git checkout {commit}` goes on with it")
+        raise InputError(
+            f"{path} is of an earlier version: `git checkout {commit}` goes on with it"
+        )
     return fields
 
 
@@ -252,10 +262,11 @@ class RunFolder(keras.callbacks.Callback):
         averaged: another one like it.
         rows: those of log.csv, one for each epoch so far.
         asked_to_stop: a function that tells whether Ctrl-C was pressed.
-        videos, indices: the validation videos to forecast; see `model.rollout_batches`.
+        videos: validation videos, to be indexed by an array of numbers. So many of them as the
+            config says are forecast, from all over them.
     """
 
-    def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos, indices):
+    def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos):
         super().__init__()
         self.folder = folder
         self.config = config
@@ -264,7 +275,8 @@ class RunFolder(keras.callbacks.Callback):
         self.rows = rows
         self.asked_to_stop = asked_to_stop
         self.videos = videos
-        self.indices = indices
+        count = min(config.validation_videos, len(videos))
+        self.indices = np.linspace(0, len(videos) - 1, count).astype(int)
         self.started = time.monotonic()
 
     def on_train_batch_end(self, batch, logs):
@@ -301,9 +313,8 @@ class RunFolder(keras.callbacks.Callback):
         self.started = time.monotonic()
         if devices.process > 0:
             return
-        if (epoch + 1) % self.config.sample_every == 0 or epoch + 1 == self.config.epochs:
-            with atomic_write(sample_path(self.folder, epoch)) as path:
-                pictures.forecast_strip(*samples).save(path)
+        with atomic_write(sample_path(self.folder, epoch)) as path:
+            pictures.forecast_strip(*samples).save(path)
         self.save(best)
 
     def check_number(self, loss):

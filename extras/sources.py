@@ -1,0 +1,136 @@
+"""Where videos come from: Moving MNIST, the official file, own clips. Open it to add another source.
+
+The rest of the product sees arrays of videos, or objects that are indexed like them.
+"""
+
+import contextlib
+
+from extras.cli import InputError  # comes before Keras
+
+import numpy as np
+
+import data
+from extras import clips, devices
+
+
+def training_sets(config, folder, channels, distribution):
+    """Open what to train and to validate on.
+
+    Args:
+        config: a `Config` of train.py.
+        folder: the run folder, which holds converted clips.
+        channels: what own clips are converted to: 1, 3, or None for those that they have.
+        distribution: what `devices.start` returned.
+
+    Returns:
+        training: `clips.Windows`, or None for Moving MNIST.
+        validation: videos to be indexed by an array of numbers.
+        channels: those of the videos.
+
+    Raises:
+        InputError: the clips cannot be used.
+    """
+    if config.data == data.MOVING_MNIST:
+        validation = data.EvaluationVideos(
+            "validation", config.digits_per_video, config.frames, config.size[0]
+        )
+        return None, validation, 1
+    if devices.process > 0:
+        devices.barrier(distribution)  # process 0 has converted the clips
+        if not (folder / "clips-cache.json").exists():
+            raise InputError(f"{folder} must be a folder that all hosts share, with --data")
+    opened = open_own_clips(config.data, folder, config.size, channels, vars(config))
+    if devices.process == 0:
+        devices.barrier(distribution)
+    training, validation = clips.split_clips(opened.spans, config.frames)
+    print(f"{len(training)} clips to train on, {len(validation)} to validate on")
+    training = clips.Windows(opened.frames, training, config.frames, step=1)
+    validation = clips.Windows(opened.frames, validation, config.frames, step=config.frames)
+    return training, validation, opened.frames.shape[-1]
+
+
+def open_own_clips(source, folder, size, channels, options):
+    """`clips.open_clips` with the options of a config or of a request, a dict that has them."""
+    options = {name: options.get(name) for name in ("value_range", "axes", "stride", "fps")}
+    return clips.open_clips(source, folder, size, channels, **options)
+
+
+def open_videos(request, model, run):
+    """Open the videos that a request names; see `predict.open_request`.
+
+    Args:
+        request: a `predict.Request`.
+        model: the model that will forecast them.
+        run: the config of its run, a dict; empty if there is none.
+
+    Returns:
+        videos: to be indexed by an array of numbers. Own clips are cut into windows of context +
+            horizon frames that share none, or of all that the longest clip has, if it is shorter.
+        value_range: (low, high), what black and white are in the data's units.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    frames = request.context + request.horizon
+    own_sets = run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
+    if request.data == "official":
+        return data.load_official()[:, :frames], (0, 1)
+    if request.data in ("test", "validation") and not own_sets:
+        return data.EvaluationVideos(request.data, frames=frames), (0, 1)
+    if request.data == "test":
+        raise InputError(
+            f"{request.model} was trained on {run['data']}, which has no test set: "
+            "try --data validation, or the path of other clips"
+        )
+    channels = model.channels
+    if request.data == "validation":
+        folder = request.model if request.model.is_dir() else request.model.parent
+        value_range = run["value_range"]
+        opened = open_own_clips(run["data"], folder, run["size"], channels, run)
+        _, spans = clips.split_clips(opened.spans, run["frames"])
+    else:
+        size = request.size
+        if size is None and not clips.is_array(request.data):
+            size = model.get_build_config()["input_shape"][-3:-1]
+        value_range = request.value_range or run.get("value_range")
+        options = {**vars(request), "value_range": value_range}
+        opened = open_own_clips(request.data, request.out, size, channels, options)
+        spans = opened.spans
+    longest = int((spans[:, 1] - spans[:, 0]).max())
+    length = min(frames, max(longest, request.context))
+    windows = clips.Windows(opened.frames, clips.long_enough(spans, length), length, step=length)
+    return windows, tuple(value_range or (0, 1))
+
+
+def choose_indices(available, count=None, seed=None, usual_count=100):
+    """Numbers of the videos to forecast.
+
+    Args:
+        available: how many there are to choose from.
+        count: how many; None takes `usual_count`, or all if they are fewer.
+        seed: None takes the first ones; an integer picks at random, by this seed.
+
+    Returns:
+        Integer array (count,), values in 0..available - 1.
+
+    Raises:
+        InputError: count or seed is not in range.
+    """
+    if count is None:
+        count = min(usual_count, available)
+    if not 1 <= count <= available:
+        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
+    if seed is None:
+        return np.arange(count)
+    if seed < 0:
+        raise InputError(f"--seed {seed}: a seed is 0 or above")
+    return np.random.default_rng(seed).choice(available, count, replace=False)
+
+
+@contextlib.contextmanager
+def npz_array(archive, name, shape, dtype):
+    """Within, write an array to a .npz archive part by part: yields write(part)."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda part: file.write(np.asarray(part, dtype).tobytes())
