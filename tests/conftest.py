@@ -50,9 +50,9 @@ def misread(script):
     def run(module, *arguments):
         status, _, errors = script(module, *arguments)
         assert status == 2 and "Traceback" not in errors, errors
-        lines = errors.strip().splitlines()
-        assert lines[0][0] == "╭" and lines[-1][0] == "╰", errors
-        return " ".join(" ".join(line.strip("│╭╮╰╯─ ") for line in lines).split())
+        text = " ".join(" ".join(line.strip("│╭╮╰╯─- ") for line in errors.splitlines()).split())
+        assert f"{module.__name__}.py --help" in text, errors
+        return text
 
     return run
 

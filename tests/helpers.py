@@ -73,15 +73,17 @@ def state_of(folder):
             arrays[name] = item[()]
 
     with zipfile.ZipFile(folder / runs.CHECKPOINT) as archive:
-        with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-            file.visititems(read)
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights) as file:
+        file.visititems(read)
     return arrays
 
 
 def assert_same_weights(one, other):
     """Two models have the same weights, to the last bit; each is a model or its file."""
     weights = [
-        (m if isinstance(m, keras.Model) else runs.load_model(m)).get_weights() for m in (one, other)
+        (m if isinstance(m, keras.Model) else runs.load_model(m)).get_weights()
+        for m in (one, other)
     ]
     for arrays in zip(*weights, strict=True):
         np.testing.assert_array_equal(*arrays)

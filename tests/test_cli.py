@@ -17,7 +17,7 @@ import model as models
 import train
 from extras import cli
 from extras.cli import Failure, InputError
-from helpers import QUICK, array
+from helpers import QUICK, SMALL
 
 ROOT = Path(data.__file__).parent
 
@@ -28,6 +28,7 @@ def python(*arguments, **environment):
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **environment},
+        check=False,
         capture_output=True,
         text=True,
     )
@@ -112,41 +113,38 @@ def test_a_backend_that_is_missing_is_named_in_one_line():
     assert "cannot start its backend" in line and "KERAS_BACKEND" in line
 
 
-SETTINGS = """
-import sys
-import numpy as np
-from helpers import QUICK, SMALL, array
-import keras, model, train
-keras.utils.set_random_seed(1)
-network = train.build_model(SMALL)
-context = np.random.default_rng(0).random((1, 2, 32, 32, 1), "float32")
-inputs, targets = train.ClosedLoopVideos(QUICK)[0]
-loss = train.ClosedLoop(train.build_model(QUICK), QUICK).train_on_batch(inputs, targets)
-np.savez(sys.argv[1], forecast=model.rollout(network, context, 3), loss=loss)
-"""
+def forecast_and_loss():
+    keras.utils.set_random_seed(1)
+    model = train.build_model(SMALL)
+    context = np.random.default_rng(0).random((1, 2, 32, 32, 1), "float32")
+    inputs, targets = train.ClosedLoopVideos(QUICK)[0]
+    loss = train.ClosedLoop(train.build_model(QUICK), QUICK).train_on_batch(inputs, targets)
+    return {"forecast": models.rollout(model, context, 3), "loss": loss}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return forecast_and_loss()
 
 
 @pytest.mark.parametrize("floatx", ["float16", "float64"])
-def test_keras_json_changes_nothing(tmp_path, floatx):
+def test_keras_json_changes_nothing(tmp_path, expected, floatx):
     """A person's settings for other projects are not for this one."""
-    settings = {"image_data_format": "channels_first", "floatx": floatx, "epsilon": 1e-7}
+    settings = {"image_data_format": "channels_first", "floatx": floatx}
     (tmp_path / "keras.json").write_text(json.dumps(settings))
-    (tmp_path / "settings.py").write_text(SETTINGS)
     result = python(
-        tmp_path / "settings.py",
+        "-c",
+        "import sys, test_cli; test_cli.np.savez(sys.argv[1], **test_cli.forecast_and_loss())",
         tmp_path / "forecast.npz",
         KERAS_HOME=str(tmp_path),
         KERAS_BACKEND=keras.backend.backend(),
         PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    names = {}
-    exec(SETTINGS.split("np.savez")[0], names)
-    expected = models.rollout(names["network"], names["context"], 3)
     got = np.load(tmp_path / "forecast.npz")
     assert got["forecast"].dtype == np.float32
-    np.testing.assert_array_equal(got["forecast"], expected)
-    assert got["loss"] == names["loss"]
+    np.testing.assert_array_equal(got["forecast"], expected["forecast"])
+    assert got["loss"] == expected["loss"]
 
 
 # Folders and files ------------------------------------------------------------------------
@@ -176,6 +174,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         assert path.read_text() == "old"
         raise KeyboardInterrupt
     assert path.read_text() == "old"
+    assert [file.name for file in path.parent.iterdir()] == ["text.json"]
     with cli.atomic_write(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
@@ -185,9 +184,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 def test_a_locked_folder_is_refused_and_free_again_afterwards(tmp_path):
     for _ in range(2):
         with cli.folder_lock(tmp_path):
-            with pytest.raises(InputError, match=f"another process is training in {tmp_path}"):
-                with cli.folder_lock(tmp_path):
-                    pass
+            message = f"another process is training in {tmp_path}"
+            with pytest.raises(InputError, match=message), cli.folder_lock(tmp_path):
+                pass
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):

@@ -132,23 +132,6 @@ def test_validation_and_test_share_no_digit(monkeypatch):
     assert set(np.unique(data.EvaluationVideos("test")[np.arange(200)])) == {0, 2}
 
 
-def fit_a_pixel(**workers):
-    """The weights of the smallest of models after two epochs of Moving MNIST."""
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((5, 32, 32, 1)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    videos = data.MovingMNIST(seed=4, batch_size=2, batches=3, frames=6, size=32, **workers)
-    history = model.fit(videos, epochs=2, verbose=0, callbacks=[data.SetEpoch(videos)])
-    return [*model.get_weights(), *history.history["loss"]]
-
-
-def test_training_batches_do_not_depend_on_the_workers():
-    alone = fit_a_pixel()
-    assert alone == fit_a_pixel(workers=3)
-    assert alone == fit_a_pixel(workers=2, max_queue_size=1)
-    assert alone[-1] != alone[-2]  # the second epoch has videos of its own
-
-
 def test_fit_is_given_the_videos_of_its_epochs():
     def losses(first_epoch):
         model = keras.Sequential([keras.Input((5, 32, 32, 1)), keras.layers.Dense(1)])
@@ -252,7 +235,16 @@ def test_the_official_file_is_downloaded_once_and_read_frames_first(download, tm
 
 @pytest.mark.parametrize(
     "fault",
-    ["cut", "unmeasured cut", "wrong", "page", "unmeasured page", "padded page", "missing", "silent"],
+    [
+        "cut",
+        "unmeasured cut",
+        "wrong",
+        "page",
+        "unmeasured page",
+        "padded page",
+        "missing",
+        "silent",
+    ],
 )
 def test_a_download_that_went_wrong_leaves_nothing_and_can_be_repeated(download, tmp_path, fault):
     with pytest.raises(Failure, match="cannot download http.*try again"):

@@ -50,6 +50,7 @@ def test_on_jax_with_four_devices(request):
         + ["-m", f"jax and {slow}", "tests"],
         cwd=ROOT,
         env={**os.environ, **FOUR_DEVICES},
+        check=False,
         capture_output=True,
         text=True,
     )
@@ -126,7 +127,7 @@ def test_the_rows_of_all_processes_make_up_the_batch(monkeypatch, own_clips):
 
 
 def test_what_needs_devices_says_so(refused, tmp_path):
-    line = "--coordinator here:1234 --process-id 0 --process-count 2".split()
+    line = ["--coordinator", "here:1234", "--process-id", "0", "--process-count", "2"]
     assert "need --devices all" in refused(train, *line, "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -78,7 +78,9 @@ def test_inverted_frames_have_the_same_motion_and_contrast():
         lambda frame, last_frame: motion.block_matching(frame, last_frame, 4),
         lambda frame, _: motion.contrast(frame),
     ):
-        one, other = (array(measure(*f)) for f in ((frame, last_frame), (1 - frame, 1 - last_frame)))
+        one, other = (
+            array(measure(*f)) for f in ((frame, last_frame), (1 - frame, 1 - last_frame))
+        )
         assert np.ptp(one) > 0.01
         np.testing.assert_allclose(one, other, atol=1e-4)
 

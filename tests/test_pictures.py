@@ -30,7 +30,9 @@ def test_floats_are_drawn_as_the_bytes_they_stand_for():
 
 
 def test_predicted_frames_stand_below_those_that_they_predict():
-    context, truth, prediction = (np.stack([video(n, seed)]) for n, seed in ((3, 0), (2, 1), (4, 2)))
+    context, truth, prediction = (
+        np.stack([video(n, seed)]) for n, seed in ((3, 0), (2, 1), (4, 2))
+    )
     strip = np.asarray(pictures.forecast_strip(context, truth, prediction))
     tile_height, tile_width, gap, margin = 12 + 4, 16 + 4, 2, 80
     assert strip.shape == (2 * (tile_height + gap) + gap, margin + 7 * (tile_width + gap), 3)
@@ -40,9 +42,7 @@ def test_predicted_frames_stand_below_those_that_they_predict():
         return strip[top : top + tile_height, left : left + tile_width]
 
     for n, frame in enumerate([*context[0], *truth[0]]):
-        np.testing.assert_array_equal(
-            tile(0, n), pictures.enlarge(frame, 1, pictures.REAL_COLOUR)
-        )
+        np.testing.assert_array_equal(tile(0, n), pictures.enlarge(frame, 1, pictures.REAL_COLOUR))
     for n, frame in enumerate(prediction[0]):
         np.testing.assert_array_equal(
             tile(1, 3 + n), pictures.enlarge(frame, 1, pictures.PREDICTED_COLOUR)

@@ -23,7 +23,9 @@ from helpers import QUICK
 
 
 def test_script_scores_forecasts_on_own_predictions(script, trained_run, tmp_path):
-    status, output, _ = script(predict, trained_run, "--count", 3, "--horizon", 4, "--out", tmp_path)
+    status, output, _ = script(
+        predict, trained_run, "--count", 3, "--horizon", 4, "--out", tmp_path
+    )
     assert status == 0
     arrays = np.load(tmp_path / "predictions.npz")
     videos = data.EvaluationVideos("test")[np.arange(3)]
@@ -132,7 +134,9 @@ def test_scores_are_added_to_those_that_were_there(script, refused, trained_run,
 def test_seed_picks_other_videos(script, trained_run, tmp_path):
     picked = []
     for seed in (1, 1, 2):
-        script(predict, trained_run, "--count", 2, "--seed", seed, "--horizon", 1, "--out", tmp_path)
+        script(
+            predict, trained_run, "--count", 2, "--seed", seed, "--horizon", 1, "--out", tmp_path
+        )
         picked.append(np.load(tmp_path / "predictions.npz")["indices"].tolist())
     assert picked[0] == picked[1] != picked[2]
 

@@ -94,7 +94,9 @@ def test_grey_weights_start_a_colour_model(kind):
     keras.utils.set_random_seed(3)
     config = dataclasses.replace(SMALL, model=kind)
     grey = train.build_model(config)
-    grey.set_weights([w + 0.01 * np.random.default_rng(0).normal(size=w.shape) for w in grey.get_weights()])
+    grey.set_weights(
+        [w + 0.01 * np.random.default_rng(0).normal(size=w.shape) for w in grey.get_weights()]
+    )
     colour = train.build_model(dataclasses.replace(config, channels=3))
     runs.copy_weights(grey, colour)
     videos = data.to_float(data.make_videos(data.load_digits("test"), 2, seed=1, frames=4, size=32))
@@ -270,12 +272,15 @@ def small_disk(tmp_path):
 
     def mount(options):
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
-        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        if (
+            not shutil.which("mount")
+            or subprocess.run(command, check=False, capture_output=True).returncode
+        ):
             pytest.skip("only an administrator of Linux can mount a file system")
         return folder
 
     yield mount
-    while not subprocess.run(["umount", folder], capture_output=True).returncode:
+    while not subprocess.run(["umount", folder], check=False, capture_output=True).returncode:
         pass
 
 
@@ -465,7 +470,11 @@ def test_a_model_of_an_earlier_version_names_the_commit_to_use(
 
 def test_the_commit_of_earlier_versions_is_there():
     result = subprocess.run(
-        ["git", "cat-file", "-t", runs.EARLIER_COMMIT], cwd=ROOT, capture_output=True, text=True
+        ["git", "cat-file", "-t", runs.EARLIER_COMMIT],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if "not a git repository" in result.stderr:
         pytest.skip("needs the repository")

@@ -149,7 +149,7 @@ def test_a_real_ctrl_c_leaves_a_run_to_go_on_with(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         # A shell that starts the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         deadline = time.monotonic() + 120
@@ -430,7 +430,9 @@ def test_options_prevail_over_the_presets(monkeypatch, tmp_path, script):
     monkeypatch.setattr(train, "train", lambda config, *_: given.append(config))
     monkeypatch.setattr(runs, "read_log", lambda *_: [{"val_mse": "1", "epoch": "1"}])
     assert script(train, "--preset", "tiny", *options(TRAINED), "--run", tmp_path)[0] == 0
-    changed = dataclasses.replace(train.PRESETS["gpu"], muon=False, size=(32, 32), data="moving-mnist")
+    changed = dataclasses.replace(
+        train.PRESETS["gpu"], muon=False, size=(32, 32), data="moving-mnist"
+    )
     line = ["--preset", "gpu", "--no-muon", "--size", 32, 32, "--run", tmp_path]
     assert script(train, *line)[0] == 0
     assert given == [TRAINED, changed]
