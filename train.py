@@ -371,7 +371,8 @@ def fit(config, folder, resume, log, distribution):
     available = len(keras.distribution.list_devices())
     if available > 1 and not distribution:
         print(f"Only the first of {available} devices is used; --devices all uses them all.")
-    given = config.channels if resume or config.init != "none" else None
+    # Grey weights can start a colour model, colour weights stay for colour.
+    given = config.channels if resume or config.channels == 3 else None
     training, validation, channels = sources.training_sets(config, folder, given, distribution)
     config = dataclasses.replace(config, channels=channels)
 
