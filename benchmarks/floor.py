@@ -19,8 +19,8 @@ places are picked, for each axis, and those of the same angle are combined:
 
 Printed: the squared error of that mean frame, summed over pixels, with its standard error
 over videos; what it expects its own error to be, which must agree; and the error of somebody
-who treats the axes apart, as if they did not share an angle. Five minutes of one
-CPU core for 1,000 videos, 1.2 GB of memory.
+who treats the axes apart, as if they did not share an angle. Five minutes of one CPU core
+for 1,000 videos, 1.2 GB of memory.
 """
 
 import argparse
