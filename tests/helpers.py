@@ -103,11 +103,11 @@ def assert_same_run(one, other):
 
 
 def stopping_at_step(step):
-    """A `RunFolder` that is interrupted, as by Ctrl-C, before the training step of that number."""
+    """A `ScoreAndSave` that is interrupted, as by Ctrl-C, before the training step of that number."""
 
-    class StoppingRunFolder(runs.RunFolder):
+    class StoppingScoreAndSave(runs.ScoreAndSave):
         def on_train_batch_begin(self, batch, logs=None):
             if int(self.model.optimizer.iterations) == step:
                 raise KeyboardInterrupt
 
-    return StoppingRunFolder
+    return StoppingScoreAndSave

@@ -85,7 +85,7 @@ def test_rollout_sees_new_weights():
     model = build("forecaster")
     context = some_videos(frames=2)
     before = models.rollout(model, context, 2)
-    model.motion_head.bias.assign(model.motion_head.bias + 3 * np.eye(19)[0])
+    model.pixel_motion_head.bias.assign(model.pixel_motion_head.bias + 3 * np.eye(19)[0])
     assert np.abs(models.rollout(model, context, 2) - before).max() > 0.01
 
 

@@ -53,7 +53,7 @@ def test_muon_is_kept_from_the_first_convolution_and_the_heads():
         for variable in train.build_model(SMALL).trainable_variables
         if len(variable.shape) > 1 and rule._should_use_adamw(variable)
     }
-    assert adam == {"encoder", "coarse_motion_head", "motion_head", "paint_head"}
+    assert adam == {"encoder", "block_motion_head", "pixel_motion_head", "paint_head"}
 
 
 def test_the_average_of_the_weights_warms_up():

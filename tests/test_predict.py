@@ -208,22 +208,6 @@ def test_sprites_are_forecast_one_by_one(script, trained_run, tmp_path):
 # Own clips
 
 
-def test_values_come_back_in_the_units_of_the_data(script, trained_run, tmp_path):
-    """Radar in dBZ, say: -32 is black and 95.5 white."""
-    videos = data.EvaluationVideos("test", frames=12)[[0]][..., 0] / 255 * 127.5 - 32
-    np.save(tmp_path / "radar.npy", videos.astype("float32"))
-    arguments = ["--data", tmp_path / "radar.npy", "--horizon", 2, "--out", tmp_path]
-    assert script(predict, trained_run, *arguments, "--range", -32, 95.5)[0] == 0
-    arrays = np.load(tmp_path / "predictions.npz")
-    np.testing.assert_allclose(arrays["truth"][..., 0], videos[:, 10:], atol=0.3)
-    np.testing.assert_array_equal(arrays["range"], [-32, 95.5])
-    context = (arrays["context"] + 32) / 127.5
-    expected = models.rollout(runs.load_model(trained_run), context.astype("float32"), 2)
-    np.testing.assert_allclose((arrays["prediction"] + 32) / 127.5, expected, atol=0.01)
-    (scores,) = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["range"] == [-32, 95.5] and scores["mean"]["mse"] < 64 * 64
-
-
 @pytest.fixture(scope="module")
 def run_on_clips(tmp_path_factory):
     """A run on twelve colour clips of eight frames, and these: only to be read."""

@@ -318,13 +318,13 @@ def test_training_stops_at_the_first_loss_that_is_no_number(script, monkeypatch,
             inputs, targets = super().__getitem__(index)
             return inputs, {name: y * np.float32("nan") for name, y in targets.items()}
 
-    class Counting(runs.RunFolder):
+    class Counting(runs.ScoreAndSave):
         def on_train_batch_end(self, batch, logs):
             batches.append(batch)
             super().on_train_batch_end(batch, logs)
 
     monkeypatch.setattr(train, "ClosedLoopVideos", Spoilt)
-    monkeypatch.setattr(runs, "RunFolder", Counting)
+    monkeypatch.setattr(runs, "ScoreAndSave", Counting)
     status, _, errors = script(train, "--resume", half_way)
     assert status == 1 and len(errors.splitlines()) == 1
     assert "no longer a number in epoch 3" in errors and "--learning-rate" in errors
@@ -335,11 +335,11 @@ def test_training_stops_at_the_first_loss_that_is_no_number(script, monkeypatch,
 def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(monkeypatch, half_way):
     before = saved_bytes(half_way)
 
-    class Spoiling(runs.RunFolder):
+    class Spoiling(runs.ScoreAndSave):
         def copy_averaged_weights(self):
             self.averaged.set_weights([w * np.nan for w in self.trained.get_weights()])
 
-    monkeypatch.setattr(runs, "RunFolder", Spoiling)
+    monkeypatch.setattr(runs, "ScoreAndSave", Spoiling)
     with pytest.raises(Failure, match="no longer a number in epoch 3"):
         train.train(train.read_config(half_way), half_way, resume=True)
     assert saved_bytes(half_way) == before

@@ -62,7 +62,7 @@ def test_a_resumed_run_equals_one_of_another_process(script, tmp_path, monkeypat
         cwd=ROOT, stdout=subprocess.DEVNULL, check=True,
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "RunFolder", stopping_at_step(3))  # in the second epoch
+        patch.setattr(runs, "ScoreAndSave", stopping_at_step(3))  # in the second epoch
         status, _, errors = script(train, *command, parts)
     assert status == 130 and f"--resume {parts}" in errors
     assert script(train, "--resume", parts)[0] == 0
@@ -74,7 +74,7 @@ def test_a_resumed_run_equals_one_of_another_process(script, tmp_path, monkeypat
 def test_a_run_that_is_stopped_in_its_first_epoch_goes_on(script, tmp_path, monkeypatch, quick_run):
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "RunFolder", stopping_at_step(1))
+        patch.setattr(runs, "ScoreAndSave", stopping_at_step(1))
         status, _, _ = script(train, "--preset", "tiny", *options(QUICK), "--run", parts)
     assert status == 130
     assert script(train, "--resume", parts)[0] == 0
@@ -96,7 +96,7 @@ def test_the_end_can_be_postponed_until_the_learning_rates_fall(
     whole, parts, late = tmp_path / "whole", tmp_path / "parts", tmp_path / "late"
     train.train(longer, whole)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "RunFolder", stopping_at_step(7))  # in the fourth, the last epoch
+        patch.setattr(runs, "ScoreAndSave", stopping_at_step(7))  # in the fourth, the last epoch
         assert script(train, "--preset", "tiny", *options(QUICK), "--run", parts)[0] == 130
     shutil.copytree(parts, late)
     assert script(train, "--resume", parts, "--epochs", 8)[0] == 0
@@ -208,7 +208,7 @@ def test_a_run_on_clips_is_in_their_colours_and_can_be_repeated(
     assert config.channels == 3 and runs.load_model(run_on_clips).channels == 3
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "RunFolder", stopping_at_step(3))
+        patch.setattr(runs, "ScoreAndSave", stopping_at_step(3))
         assert script(train, "--config", run_on_clips, "--run", parts)[0] == 130
     monkeypatch.setattr(clips, "write_cache", None)  # they are not converted again
     assert script(train, "--resume", parts)[0] == 0
@@ -302,7 +302,7 @@ def test_squared_error_is_summed_over_pixels():
 
 
 @pytest.mark.jax
-@pytest.mark.parametrize("change", [{}, {"motion_loss": 0.0}, {"motion_radius": 0}])
+@pytest.mark.parametrize("change", [{}, {"motion_weight": 0.0}, {"motion_radius": 0}])
 def test_where_no_motion_is_measured_it_has_no_loss(change):
     config = dataclasses.replace(SMALL, **change)
     inputs, targets = train.ClosedLoopVideos(config)[0]
@@ -312,7 +312,7 @@ def test_where_no_motion_is_measured_it_has_no_loss(change):
     if change:
         assert "motion_loss" not in logs
     else:
-        total = logs["frames_loss"] + SMALL.motion_loss * logs["motion_loss"]
+        total = logs["frames_loss"] + SMALL.motion_weight * logs["motion_loss"]
         assert logs["loss"] == pytest.approx(total, rel=1e-4) and logs["motion_loss"] > 0
 
 
