@@ -394,6 +394,9 @@ def fit(config, folder, resume, log, distribution):
         closed_loop = ClosedLoop(model, config)
     if resume:
         epoch, log_rows = runs.resume(folder, read_config(folder), config, closed_loop, here)
+        if epoch == config.epochs:
+            print(f"All its {epoch} epochs are done. Start another run from it: --init {folder}")
+            return
     else:
         epoch, log_rows = 0, []
         if config.init != "none":
