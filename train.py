@@ -373,8 +373,7 @@ def train(config, folder, resume=False, log=None, distribution=None):
 
 def fit(config, folder, resume, log, distribution):
     """What `train` does within a folder that no other run uses."""
-    writes = devices.process == 0
-    if writes and not resume and (folder / "config.json").exists():
+    if devices.process == 0 and not resume and (folder / "config.json").exists():
         raise InputError(
             f"{folder} holds a run already: go on with it by --resume {folder}, "
             "delete it, or choose another folder by --run"
@@ -393,23 +392,16 @@ def fit(config, folder, resume, log, distribution):
     with devices.distribution_scope(distribution):
         model = build_model(config)
         closed_loop = ClosedLoop(model, config)
-    epoch, log_rows = 0, []
     if resume:
-        # Process 0 changes files below. Loading a checkpoint, in which JAX lets all processes
-        # wait for each other, comes first, so that none reads a file that has changed already.
-        planned = read_config(folder)
-        epoch = runs.load_checkpoint(closed_loop, folder, config)
-        log_rows = runs.read_log(folder, epoch)
-        if config != planned:
-            runs.change_the_end(folder, planned, config, epoch)
-        if writes:
-            starts = runs.read_json(folder / "environment.json", list)
-            runs.write_json(folder / "environment.json", [*starts, here])
+        epoch, log_rows = runs.resume(folder, read_config(folder), config, closed_loop, here)
+        if epoch == config.epochs:
+            print(f"All its {epoch} epochs are done. Start another run from it: --init {folder}")
+            return
     else:
+        epoch, log_rows = 0, []
         if config.init != "none":
             runs.copy_weights(runs.load_model(config.init), model)
-        if writes:
-            runs.start_folder(folder, config, closed_loop, here)
+        runs.start(folder, config, closed_loop, here)
 
     print(
         f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
@@ -424,7 +416,7 @@ def fit(config, folder, resume, log, distribution):
             folder, config, model, averaged, log_rows, asked_to_stop, validation
         )
         callbacks = [data.SetEpoch(videos), score_and_save]
-        if log and writes:
+        if log and devices.process == 0:
             callbacks.append(trackers.TRACKERS[log](folder, config))
         with devices.distribution_scope(distribution):
             closed_loop.fit(
