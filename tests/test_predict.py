@@ -28,7 +28,7 @@ def test_script_scores_forecasts_on_own_predictions(script, trained_run, tmp_pat
     )
     assert status == 0
     arrays = np.load(tmp_path / "predictions.npz")
-    videos = data.EvaluationVideos("test")[np.arange(3)]
+    videos = data.EvaluationVideos("test", size=40)[np.arange(3)]  # as in training
     np.testing.assert_array_equal(arrays["context"], videos[:, :10])
     np.testing.assert_array_equal(arrays["truth"], videos[:, 10:14])
     assert arrays["context"].dtype == np.uint8
@@ -148,26 +148,27 @@ def test_help_builds_no_model(script, monkeypatch):
     assert status == 0 and "--horizon" in output and "official" in output
 
 
-def test_the_official_file_is_asked_for(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "OFFICIAL_PATH", tmp_path / "mnist_test_seq.npy")
-    assert "python data.py --official" in refused(predict, "--data", "official")
+def test_the_official_file_is_asked_for(refused, trained_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused(predict, trained_run, "--data", "official")
+    assert "python data.py --official" in line
 
 
 def test_the_official_file_is_read_frames_first(script, trained_run, tmp_path, monkeypatch):
-    path = tmp_path / "mnist_test_seq.npy"
+    monkeypatch.chdir(tmp_path)
+    data.OFFICIAL_PATH.parent.mkdir()
     videos = data.EvaluationVideos("test")[[3, 4, 5]]
-    np.save(path, np.swapaxes(videos[..., 0], 0, 1))
-    monkeypatch.setattr(data, "OFFICIAL_PATH", path)
+    np.save(data.OFFICIAL_PATH, np.swapaxes(videos[..., 0], 0, 1))
     arguments = ["--data", "official", "--count", 2, "--horizon", 2, "--out", tmp_path]
     assert script(predict, trained_run, *arguments)[0] == 0
     np.testing.assert_array_equal(np.load(tmp_path / "predictions.npz")["truth"], videos[:2, 10:12])
 
 
 def test_the_official_file_is_scored_to_its_end(script, trained_run, tmp_path, monkeypatch):
-    path = tmp_path / "mnist_test_seq.npy"
+    monkeypatch.chdir(tmp_path)
+    data.OFFICIAL_PATH.parent.mkdir()
     videos = data.EvaluationVideos("test", frames=11)[np.arange(103)]
-    np.save(path, np.swapaxes(videos[..., 0], 0, 1))
-    monkeypatch.setattr(data, "OFFICIAL_PATH", path)
+    np.save(data.OFFICIAL_PATH, np.swapaxes(videos[..., 0], 0, 1))
     arguments = [trained_run, "--data", "official", "--horizon", 1, "--out", tmp_path]
     status, output, _ = script(predict, *arguments)
     assert status == 0 and "103/103" in output
@@ -198,7 +199,7 @@ def test_a_full_disk_leaves_the_old_files(script, trained_run, tmp_path, monkeyp
 def test_sprites_are_forecast_one_by_one(script, trained_run, tmp_path):
     arguments = [trained_run, "--count", 2, "--horizon", 2, "--out", tmp_path]
     assert script(predict, *arguments, "--sprites", 2)[0] == 0
-    context = data.to_float(data.EvaluationVideos("test", frames=10)[[0, 1]])
+    context = data.to_float(data.EvaluationVideos("test", frames=10, size=40)[[0, 1]])
     expected = sprites.rollout(runs.load_model(trained_run), context, 2, count=2)
     got = np.load(tmp_path / "predictions.npz")["prediction"]
     np.testing.assert_allclose(got, expected, atol=1e-6)
