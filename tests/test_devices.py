@@ -42,14 +42,20 @@ def on_four_devices(test):
     return pytest.mark.jax(skip(test))
 
 
+def forecast_of_shipped_weights():
+    context = data.to_float(data.EvaluationVideos("test", frames=4)[[0]])
+    return models.rollout(runs.load_model(predict.SHIPPED), context, 4)
+
+
 @pytest.mark.skipif(on_jax or not has_jax, reason="runs tests on JAX from another backend")
-def test_on_jax_with_four_devices(request):
+def test_on_jax_with_four_devices(request, tmp_path):
+    np.save(tmp_path / "forecast.npy", forecast_of_shipped_weights())
     slow = "slow" if request.config.getoption("markexpr") == "slow" else "not slow"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n0", "-pno:cacheprovider", "--durations=0"]
         + ["-m", f"jax and {slow}", "tests"],
         cwd=ROOT,
-        env={**os.environ, **FOUR_DEVICES},
+        env={**os.environ, **FOUR_DEVICES, "FORECAST": str(tmp_path / "forecast.npy")},
         check=False,
         capture_output=True,
         text=True,
@@ -59,23 +65,10 @@ def test_on_jax_with_four_devices(request):
     assert " skipped" not in result.stdout.splitlines()[-1]
 
 
-def forecast_of_shipped_weights(path):
-    context = data.to_float(data.EvaluationVideos("test", frames=10)[[0, 1]])
-    np.save(path, models.rollout(runs.load_model(predict.SHIPPED), context, 10))
-    return np.load(path)
-
-
 @on_four_devices
-def test_the_shipped_weights_forecast_the_same_on_tensorflow(tmp_path):
-    code = "import sys, test_devices; test_devices.forecast_of_shipped_weights(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "tensorflow.npy"],
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        check=True,
-    )
-    ours = forecast_of_shipped_weights(tmp_path / "jax.npy")
-    np.testing.assert_allclose(ours, np.load(tmp_path / "tensorflow.npy"), atol=2e-3)
+def test_the_shipped_weights_forecast_the_same_as_on_the_other_backend():
+    expected = np.load(os.environ["FORECAST"])
+    np.testing.assert_allclose(forecast_of_shipped_weights(), expected, atol=2e-3)
 
 
 def trained(config, folder, distribution=None, **options):

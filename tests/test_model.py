@@ -38,7 +38,6 @@ def some_videos(count=2, frames=5, size=32):
 # The contract -----------------------------------------------------------------------------
 
 
-@pytest.mark.jax
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_prediction_knows_nothing_of_later_frames(kind):
     model = build(kind)
@@ -60,7 +59,6 @@ def naive_rollout(model, context, horizon):
     return video[:, context.shape[1] :]
 
 
-@pytest.mark.jax
 @pytest.mark.parametrize("batch, frames, horizon", [(1, 1, 1), (2, 3, 3)])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_rollout_is_whole_sequence_calls_on_own_predictions(kind, batch, frames, horizon):
@@ -80,7 +78,6 @@ def test_rollout_takes_one_step_for_each_frame():
     assert len(steps) == 4 + 7 - 1
 
 
-@pytest.mark.jax
 def test_rollout_sees_new_weights():
     model = build("forecaster")
     context = some_videos(frames=2)
@@ -195,7 +192,7 @@ def test_keras_own_verbs_work(tmp_path, capsys, kind):
     """From Python, without train.py: with arrays, losses and optimizers of one's own."""
     model = build(kind)
     rng = np.random.default_rng(0)
-    videos = rng.random((3, 5, 16, 24, 1)).astype("float32")
+    videos = rng.random((4, 3, 16, 24, 1)).astype("float32")
     x, y = data.shift_frames(videos)
     context = videos[:, :2]
 
@@ -204,7 +201,8 @@ def test_keras_own_verbs_work(tmp_path, capsys, kind):
     history = model.fit(x, y, batch_size=2, epochs=2, verbose=0)
     assert len(history.history["loss"]) == 2 and np.isfinite(history.history["loss"]).all()
     assert any((one != other).any() for one, other in zip(before, model.get_weights()))
-    assert np.isfinite(model.evaluate(x, y, verbose=0))
+    mse = np.square(array(model(x)) - y).mean()
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(mse, rel=1e-3)
     for shape in ((1, 19, 16, 16, 1), (2, 12, 16, 16, 1), (2, 12, 24, 20, 1)):
         other = rng.random(shape).astype("float32")
         predictions = model.predict(other, verbose=0)
@@ -216,7 +214,6 @@ def test_keras_own_verbs_work(tmp_path, capsys, kind):
     forecast = models.rollout(model, context, 3)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.evaluate(x, y, verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0))
     np.testing.assert_array_equal(models.rollout(loaded, context, 3), forecast)
     np.testing.assert_array_equal(models.rollout(model, context, 3), forecast)
 
@@ -282,7 +279,6 @@ def test_a_plain_stack_has_no_part_that_it_does_not_use():
         assert (array(variable) != weight).any(), variable.path
 
 
-@pytest.mark.jax
 @pytest.mark.parametrize("kind", CLASSES)
 def test_bfloat16_is_close_to_float32(kind):
     videos = some_videos()
