@@ -265,7 +265,7 @@ for name, forecaster in {"tiny": model, "shipped": shipped}.items():
     states = forecaster.initial_states(batch=1, height=64, width=64)
     for part in ("down", "coarse", "up"):
         for h, c in states[part]:
-            print(f"   ConvLSTM2D on the way {part}: h and c", tuple(h.shape))
+            print(f"   a ConvLSTM2D layer in stack_{part}: h and c", tuple(h.shape))
 
 # %% [markdown]
 # ## 6. Training
@@ -703,4 +703,4 @@ curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to g
 # 6. **Nothing measured.** Train with `dataclasses.replace(config, motion_radius=0)`. Now the layers
 #    must find out by themselves how things move, and paint every pixel. Compare both curves.
 # 7. **A video of your own.** `python train.py --data film.mp4 --preset tiny --run runs/film`, then
-#    `python animate.py runs/film`.
+#    `python animate.py runs/film`. (To read MP4 files: `pip install av`.)
