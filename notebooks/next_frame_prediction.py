@@ -518,40 +518,44 @@ predicted_motion, measured_motion = (  # (vertical and horizontal, frames, 16, 1
 displacements = np.arange(-shipped.motion_radius, shipped.motion_radius + 1)
 contrast = ops.convert_to_numpy(motion.contrast(predicted[0]))[..., 0]  # (19, 16, 16)
 
-figure, axes = plt.subplots(2, 4, figsize=(12, 6.2), layout="constrained", height_ratios=(3, 2))
+figure, axes = plt.subplots(3, 4, figsize=(11, 8), layout="constrained")
+view = {"xlim": (15.5, 57.5), "ylim": (63.5, 27.5)}  # where the digits are
 for column, n in enumerate(range(4, 8)):
     rows, columns = np.nonzero(contrast[n] > 0.15)  # the blocks in which something is
     centre_y, centre_x = motion.BLOCK * rows + 1.5, motion.BLOCK * columns + 1.5  # in pixels
-    top = axes[0, column]
-    top.imshow(x[0, n], cmap="gray")
-    for moved, colour, width in [
-        (measured_motion, "deepskyblue", 0.012),
-        (predicted_motion, "darkorange", 0.006),
-    ]:
-        down, right = -(moved[:, n, rows, columns] * displacements).sum(axis=-1)
-        top.quiver(centre_x - right, centre_y - down, right, down, color=colour, width=width,
-                   angles="xy", scale_units="xy", scale=0.5)  # fmt: skip
-    top.set(title=f"frame {n + 1} → {n + 2}", xticks=[], yticks=[])
-
     # The block of the highest contrast, and what is thought of it.
     block = np.unravel_index(contrast[n].argmax(), contrast[n].shape)
     corner = (motion.BLOCK * block[1] - 0.5, motion.BLOCK * block[0] - 0.5)
-    top.add_patch(plt.Rectangle(corner, 4, 4, fill=False, edgecolor="red", linewidth=1.5))
+    for axis, moved, colour in [
+        (axes[0, column], predicted_motion, "darkorange"),
+        (axes[1, column], measured_motion, "deepskyblue"),
+    ]:
+        down, right = -(moved[:, n, rows, columns] * displacements).sum(axis=-1)
+        axis.imshow(x[0, n], cmap="gray")
+        axis.quiver(centre_x - right, centre_y - down, right, down, color=colour, width=0.012,
+                    angles="xy", scale_units="xy", scale=1)  # fmt: skip
+        axis.add_patch(plt.Rectangle(corner, 4, 4, fill=False, edgecolor="red", linewidth=1.5))
+        axis.set(**view, xticks=[], yticks=[])
+    axes[0, column].set_title(f"frame {n + 1} → {n + 2}")
+
     vertical, horizontal = predicted_motion[(slice(None), n, *block)]
-    bottom = axes[1, column]
+    axis = axes[2, column]
     # Reversed, since the motion is the negative of the displacement.
-    bottom.imshow(np.outer(vertical[::-1], horizontal[::-1]), cmap="Oranges", vmin=0, vmax=1,
-                  extent=(-4.5, 4.5, 4.5, -4.5))  # fmt: skip
+    axis.imshow(np.outer(vertical[::-1], horizontal[::-1]), cmap="Oranges", vmin=0, vmax=1,
+                extent=(-4.5, 4.5, 4.5, -4.5))  # fmt: skip
     down, right = -(measured_motion[(slice(None), n, *block)] * displacements).sum(axis=-1)
-    bottom.plot(right, down, "o", color="deepskyblue", fillstyle="none", markersize=11)
-    bottom.set(xlabel="pixels to the right", xticks=[-4, 0, 4], yticks=[-4, 0, 4])
-axes[1, 0].set_ylabel("pixels down")
+    axis.plot(right, down, "o", color="deepskyblue", fillstyle="none", markersize=11)
+    axis.set(xlabel="pixels to the right", xticks=[-4, 0, 4], yticks=[-4, 0, 4])
+for axis, label in zip(axes[:, 0], ["predicted", "measured", "pixels down"]):
+    axis.set_ylabel(label)
 plt.show()
 
 # %% [markdown]
-# Above: orange is the motion that the model expects, the mean of its probabilities. Blue is what
-# `block_matching` measures once the next frame is there. (All arrows are twice as long as the
-# motion.) Below: the probabilities for the block with the red frame, and a blue circle at what then
+# In orange: the motion that the model expects, the mean of its probabilities. An arrow begins where
+# the pixels are, and ends where they should be in the next frame. In blue: what `block_matching`
+# measures once that frame is there. Watch what happens at the walls.
+#
+# Below are the probabilities for the block with the red border, and a blue circle at what then
 # happened. One dark square means that the model is sure. Where several squares are coloured, it is
 # not: the moved pixels are a mixture, and that is the blur.
 #

@@ -531,42 +531,46 @@ predicted_motion, measured_motion = (  # (vertical y horizontal, fotogramas, 16,
 displacements = np.arange(-shipped.motion_radius, shipped.motion_radius + 1)
 contrast = ops.convert_to_numpy(motion.contrast(predicted[0]))[..., 0]  # (19, 16, 16)
 
-figure, axes = plt.subplots(2, 4, figsize=(12, 6.2), layout="constrained", height_ratios=(3, 2))
+figure, axes = plt.subplots(3, 4, figsize=(11, 8), layout="constrained")
+view = {"xlim": (15.5, 57.5), "ylim": (63.5, 27.5)}  # donde están los dígitos
 for column, n in enumerate(range(4, 8)):
     rows, columns = np.nonzero(contrast[n] > 0.15)  # los bloques en los que hay algo
     centre_y, centre_x = motion.BLOCK * rows + 1.5, motion.BLOCK * columns + 1.5  # en píxeles
-    top = axes[0, column]
-    top.imshow(x[0, n], cmap="gray")
-    for moved, colour, width in [
-        (measured_motion, "deepskyblue", 0.012),
-        (predicted_motion, "darkorange", 0.006),
-    ]:
-        down, right = -(moved[:, n, rows, columns] * displacements).sum(axis=-1)
-        top.quiver(centre_x - right, centre_y - down, right, down, color=colour, width=width,
-                   angles="xy", scale_units="xy", scale=0.5)  # fmt: skip
-    top.set(title=f"fotograma {n + 1} → {n + 2}", xticks=[], yticks=[])
-
     # El bloque de mayor contraste, y lo que se piensa de él.
     block = np.unravel_index(contrast[n].argmax(), contrast[n].shape)
     corner = (motion.BLOCK * block[1] - 0.5, motion.BLOCK * block[0] - 0.5)
-    top.add_patch(plt.Rectangle(corner, 4, 4, fill=False, edgecolor="red", linewidth=1.5))
+    for axis, moved, colour in [
+        (axes[0, column], predicted_motion, "darkorange"),
+        (axes[1, column], measured_motion, "deepskyblue"),
+    ]:
+        down, right = -(moved[:, n, rows, columns] * displacements).sum(axis=-1)
+        axis.imshow(x[0, n], cmap="gray")
+        axis.quiver(centre_x - right, centre_y - down, right, down, color=colour, width=0.012,
+                    angles="xy", scale_units="xy", scale=1)  # fmt: skip
+        axis.add_patch(plt.Rectangle(corner, 4, 4, fill=False, edgecolor="red", linewidth=1.5))
+        axis.set(**view, xticks=[], yticks=[])
+    axes[0, column].set_title(f"fotograma {n + 1} → {n + 2}")
+
     vertical, horizontal = predicted_motion[(slice(None), n, *block)]
-    bottom = axes[1, column]
+    axis = axes[2, column]
     # Al revés, porque el movimiento es el opuesto del desplazamiento.
-    bottom.imshow(np.outer(vertical[::-1], horizontal[::-1]), cmap="Oranges", vmin=0, vmax=1,
-                  extent=(-4.5, 4.5, 4.5, -4.5))  # fmt: skip
+    axis.imshow(np.outer(vertical[::-1], horizontal[::-1]), cmap="Oranges", vmin=0, vmax=1,
+                extent=(-4.5, 4.5, 4.5, -4.5))  # fmt: skip
     down, right = -(measured_motion[(slice(None), n, *block)] * displacements).sum(axis=-1)
-    bottom.plot(right, down, "o", color="deepskyblue", fillstyle="none", markersize=11)
-    bottom.set(xlabel="píxeles a la derecha", xticks=[-4, 0, 4], yticks=[-4, 0, 4])
-axes[1, 0].set_ylabel("píxeles hacia abajo")
+    axis.plot(right, down, "o", color="deepskyblue", fillstyle="none", markersize=11)
+    axis.set(xlabel="píxeles a la derecha", xticks=[-4, 0, 4], yticks=[-4, 0, 4])
+for axis, label in zip(axes[:, 0], ["predicho", "medido", "píxeles hacia abajo"]):
+    axis.set_ylabel(label)
 plt.show()
 
 # %% [markdown]
-# Arriba, en naranja, el movimiento que el modelo espera: la media de sus probabilidades. En azul, el
-# que mide `block_matching` cuando llega el fotograma siguiente. (Las flechas son el doble de largas
-# que el movimiento). Abajo, las probabilidades del bloque marcado en rojo y, con un círculo azul, lo
-# que pasó después. Un solo cuadro oscuro significa que el modelo está seguro. Si hay varios
-# coloreados, duda: los píxeles desplazados son una mezcla, y de ahí viene lo borroso.
+# En naranja, el movimiento que el modelo espera: la media de sus probabilidades. Cada flecha empieza
+# donde están los píxeles y termina donde deberían estar en el fotograma siguiente. En azul, lo que
+# mide `block_matching` cuando ese fotograma llega. Fíjate en lo que pasa en las paredes.
+#
+# Abajo, las probabilidades del bloque marcado en rojo y, con un círculo azul, lo que pasó después. Un
+# solo cuadro oscuro significa que el modelo está seguro. Si hay varios coloreados, duda: los píxeles
+# desplazados son una mezcla, y de ahí viene lo borroso.
 #
 # ## 12. Fotogramas separados en sprites
 #
