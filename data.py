@@ -19,7 +19,7 @@ import hashlib
 from pathlib import Path
 
 from extras.cli import Failure, InputError, atomic_write  # comes before Keras
-from extras import cli
+from extras import cli, pictures
 
 import keras
 import numpy as np
@@ -219,14 +219,6 @@ def to_float(videos):
     return videos.astype(np.float32) / (255 if videos.dtype == np.uint8 else 1)
 
 
-def to_uint8(frames):
-    """Floats in [0, 1], or uint8 -> uint8 in 0..255, rounded."""
-    frames = np.asarray(frames)
-    if frames.dtype == np.uint8:
-        return frames
-    return np.round(255 * np.clip(frames, 0, 1)).astype(np.uint8)
-
-
 class MovingMNIST(keras.utils.PyDataset):
     """Batches of new (x, y) pairs from the training digits, made when they are asked for.
 
@@ -332,8 +324,6 @@ class Arguments:
 
 
 def main():
-    from extras import pictures  # imports this file
-
     arguments = tyro.cli(Arguments)
     if arguments.official:
         return download_official()

@@ -297,19 +297,20 @@ class Forecaster(NextFrameModel):
         x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
         x, states["up"] = self.stack_up.step(x, states["up"])
 
-        features = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, 2 * ...)
+        features = ops.concatenate([self.up(x), skip], axis=-1)
         features = self.decoder(features)  # (batch, 32, 32, 2 encoder_filters)
         next_frame = ops.sigmoid(self.paint_head(features))  # (batch, 64, 64, channels)
         if self.motion_radius:
-            m = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
+            # What has moved how, and what is there, tell how each block of 4x4 pixels will move.
+            y = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
             for layer in self.motion_hidden:
-                m = layer(m)  # (batch, 16, 16, motion_units)
-            of_blocks = LOGIT_SCALE * self.coarse_motion_head(m)  # (batch, 16, 16, displacements)
-            states["predicted_motion"] = of_blocks
-            # Every pixel refines what is predicted for its block of 4x4.
-            m = self.motion_head(features)  # (batch, 64, 64, displacements + 1)
-            logits, gate = LOGIT_SCALE * m[..., :-1], ops.sigmoid(m[..., -1:] + GATE_BIAS)
-            logits = logits + ops.repeat(ops.repeat(of_blocks, 4, axis=1), 4, axis=2)
+                y = layer(y)  # (batch, 16, 16, motion_units)
+            block_logits = LOGIT_SCALE * self.coarse_motion_head(y)  # (.., 16, 16, displacements)
+            states["predicted_motion"] = block_logits
+            # Every pixel refines what its block says.
+            y = self.motion_head(features)  # (batch, 64, 64, displacements + 1)
+            logits, gate = LOGIT_SCALE * y[..., :-1], ops.sigmoid(y[..., -1:] + GATE_BIAS)
+            logits = logits + ops.repeat(ops.repeat(block_logits, 4, axis=1), 4, axis=2)
             vertical, horizontal = (ops.softmax(axis) for axis in ops.split(logits, 2, axis=-1))
             moved = motion.warp(frame, vertical, horizontal)  # (batch, 64, 64, channels)
             next_frame = gate * moved + (1 - gate) * next_frame

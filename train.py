@@ -41,9 +41,29 @@ from extras import clips, devices, motion, optimizer, runs, sources, trackers
 class Config:
     """All hyperparameters; their defaults are the `cpu` preset."""
 
-    data: str = "moving-mnist"
-    """moving-mnist, or the path of your own clips: a video file, an array (.npy, .npz, .h5, .nc), or
-    a folder of such files or of numbered frames. Every tenth clip is for validation."""
+    # The data
+    data: str = data.MOVING_MNIST
+    """moving-mnist, or your own clips: a video file, an array, a folder of these or of frames."""
+    frames: PositiveInt = 20
+    """Frames of a training video (20: Srivastava et al. 2015)."""
+    context: PositiveInt = 10
+    """Real frames that a forecast starts from (10: Srivastava et al. 2015)."""
+    size: tuple[PositiveInt, ...] = (64,)
+    """Height and width in pixels, or one number for a square (64: Srivastava et al. 2015)."""
+    digits_per_video: PositiveInt = 2
+    """Digits in a video of Moving MNIST (2: Srivastava et al. 2015)."""
+    value_range: Annotated[tuple[float, float] | None, tyro.conf.arg(name="range")] = None
+    """Own clips: which values are 0 (black) and 1 (white), in the data's units."""
+    axes: str | None = None
+    """Own arrays: a letter for each axis, in order: N videos, T frames, H, W, C."""
+    stride: PositiveInt = 1
+    """Own clips: keep every Nth frame."""
+    fps: PositiveFloat | None = None
+    """Own video files: frames a second to sample, by their time stamps."""
+    channels: tyro.conf.Fixed[Literal[1, 3]] = 1
+    """Of a frame: 1 grey, 3 colour. Follows from the data, or from the weights of --init."""
+
+    # Training
     epochs: PositiveInt = 8
     """Epochs in all; the learning rates end at zero with the last one."""
     steps_per_epoch: PositiveInt = 250
@@ -51,67 +71,49 @@ class Config:
     batch_size: PositiveInt = 8
     """Videos in a batch, on all devices together."""
     learning_rate: PositiveFloat = 5e-3
-    """Muon's learning rate; an update is scaled to Adam's size (Liu et al. 2025)."""
+    """Muon's; an update is scaled to Adam's size (Liu et al. 2025)."""
+    adam_learning_rate: PositiveFloat = 1e-3
+    """Adam's (1e-3: Kingma and Ba 2015)."""
+    sampling_epochs: NonNegativeInt = 4
+    """Epochs in which the share of real frames beyond the context falls to 0."""
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
     """Initial weights, training videos and scheduled sampling follow from it."""
+    validation_videos: PositiveInt = 200
+    """Validation videos to forecast after each epoch; of own clips at most all."""
     init: tyro.conf.Fixed[str] = "none"
     """The .keras file or the run whose weights it started from; see `Start`."""
 
-    frames: PositiveInt = 20
-    """Frames of a training video (20: Srivastava et al. 2015)."""
-    context: PositiveInt = 10
-    """Real frames that a forecast starts from (10: Srivastava et al. 2015)."""
-    digits_per_video: PositiveInt = 2
-    """Digits in a video of Moving MNIST (2: Srivastava et al. 2015)."""
-    size: tuple[PositiveInt, ...] = (64,)
-    """Pixels of a frame: height and width, or one number for a square (64: Srivastava et al. 2015).
-    Own clips are resized and cropped to it."""
-    value_range: Annotated[tuple[float, float] | None, tyro.conf.arg(name="range")] = None
-    """Own clips: which values are 0 (black) and 1 (white), in the data's units."""
-    axes: str | None = None
-    """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C."""
-    stride: PositiveInt = 1
-    """Own clips: keep every Nth frame."""
-    fps: PositiveFloat | None = None
-    """Own video files: sample this many frames a second by their time stamps."""
-    channels: tyro.conf.Fixed[Literal[1, 3]] = 1
-    """Of a frame: 1 grey, 3 colour. Follows from the data, or from the weights of `--init`."""
-
+    # The model
     model: Literal["forecaster", "keras-example"] = "forecaster"
     """The forecaster, for videos of any kind, or the stack that the Keras site shows."""
     encoder_filters: PositiveInt = 32
     """Filters of the first convolution."""
     filters: PositiveInt = 64
-    """Filters of each ConvLSTM2D layer at a quarter of the frame's size (keras-example: of each)."""
+    """Of each ConvLSTM2D layer at a quarter of the frame's size (keras-example: of each)."""
     coarse_filters: PositiveInt = 128
     """Filters of each ConvLSTM2D layer at an eighth of the frame's size."""
     depths: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (1, 2, 1)
-    """How many ConvLSTM2D layers stand at a quarter of the frame's size going down, at an eighth,
-    and at a quarter going up; 4 0 0 is a plain stack."""
+    """ConvLSTM2D layers at a quarter going down, at an eighth, at a quarter going up."""
     motion_radius: NonNegativeInt = 4
-    """Pixels that a pixel can move between two frames, along each axis (4: Moving MNIST moves by up to
-    3.6); 0: no motion is measured, and every pixel is painted."""
+    """Pixels by which one can move in a frame (Moving MNIST: 3.6); 0: all are painted."""
     motion_history: PositiveInt = 9
     """Frames for which the measured motion is remembered (9: all of the context's)."""
     motion_units: PositiveInt = 128
     """Units of the 1x1 convolutions that read the motion."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     """bfloat16 halves the memory and is faster on a GPU."""
+    remat: bool = False
+    """Keep less for the gradient, and compute it again (Chen et al. 2016): a third slower."""
 
+    # The loss and the optimizer
     loss: Literal["squared_error", "binary_crossentropy"] = "squared_error"
-    """Squared error is summed over pixels and averaged over frames; cross-entropy is averaged over
-    pixels, as in the Keras example."""
+    """Squared error of a frame's pixels, or their mean cross-entropy (the Keras example)."""
     motion_loss: NonNegativeFloat = 0.1
     """Weight of the cross-entropy between predicted and measured motion; 0: none."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
-    sampling_epochs: NonNegativeInt = 4
-    """Epochs in which the probability of a real frame beyond the context falls from 1 to 0."""
     muon: bool = True
-    """Muon (Jordan et al. 2024) for all kernels but those of the first convolution and of the heads,
-    and Adam for the rest; or else Adam for everything."""
-    adam_learning_rate: PositiveFloat = 1e-3
-    """Adam's learning rate (1e-3: Kingma and Ba 2015)."""
+    """Muon for all kernels but the first one and the heads' (Jordan et al. 2024); or Adam."""
     momentum: float = pydantic.Field(0.95, ge=0, lt=1)
     """Muon's (0.95: Jordan et al. 2024)."""
     weight_decay: NonNegativeFloat = 0.01
@@ -119,17 +121,11 @@ class Config:
     warmup_steps: NonNegativeInt = 100
     """Steps over which the learning rates rise from zero."""
     cooldown: float = pydantic.Field(0.4, ge=0, le=1)
-    """Share of the epochs, the last ones, over which the learning rates fall to zero in a straight
-    line (Hagele et al. 2024); before, they are constant, so that the end can be postponed."""
+    """Share of the epochs in which the learning rates fall to zero (Hagele et al. 2024)."""
     clip_norm: NonNegativeFloat = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
     average: float = pydantic.Field(0.999, ge=0, lt=1)
-    """Momentum of the moving average of the weights that is scored and saved; 0: none."""
-    remat: bool = False
-    """Keep only the states of each step for the gradient, and compute the rest of it again (Chen et
-    al. 2016): far less memory, and about a third more time."""
-    validation_videos: PositiveInt = 200
-    """Validation videos to forecast after each epoch; of own clips all, if they are fewer."""
+    """Momentum of the moving average of the weights, which is saved; 0: none."""
 
 
 PRESETS = {
@@ -375,7 +371,8 @@ def fit(config, folder, resume, log, distribution):
     available = len(keras.distribution.list_devices())
     if available > 1 and not distribution:
         print(f"Only the first of {available} devices is used; --devices all uses them all.")
-    given = config.channels if resume or config.init != "none" else None
+    # Grey weights can start a colour model, colour weights stay for colour.
+    given = config.channels if resume or config.channels == 3 else None
     training, validation, channels = sources.training_sets(config, folder, given, distribution)
     config = dataclasses.replace(config, channels=channels)
 
@@ -433,7 +430,10 @@ def read_config(path):
     try:
         return Config(**runs.read_config(path))
     except pydantic.ValidationError as error:
-        raise InputError(f"{path} is no config of this version: {cli.first_error(error)}") from None
+        first = error.errors()[0]
+        raise InputError(
+            f"{path} is no config of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -441,18 +441,17 @@ class Start:
     """Which run this is, and where its hyperparameters come from."""
 
     preset: Literal[tuple(PRESETS)] = "cpu"
-    """Where the defaults below come from; `--preset NAME --help` shows them."""
+    """Where the defaults below come from; see --preset NAME --help."""
     run: Path | None = None
     """The new run's folder; runs/PRESET if it is left out."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its own config; `--epochs` alone can be given anew."""
+    """Go on with the run in this folder, as it is; only --epochs may be given anew."""
     init: str | None = None
-    """A .keras file or a run's folder whose weights to start from; the options that shape the model
-    are taken from it. none: new weights."""
+    """A .keras file or a run's folder whose weights, and size, to start from; or none."""
     config: Path | None = None
-    """A run's folder or config.json, to take the defaults from instead: it repeats the run."""
+    """A run's folder or config.json to take all defaults from: it repeats the run."""
     log: Literal[tuple(trackers.TRACKERS)] | None = None
-    """Report the run there, too; each needs one more package of this name."""
+    """Report the run there, too (pip install tensorboard, or wandb)."""
 
 
 @dataclasses.dataclass(frozen=True)

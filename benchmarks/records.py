@@ -55,7 +55,7 @@ def forecast(run, videos, count):
         for video, prediction in zip(some, predictions):
             scores.append(predict.score_video(video[CONTEXT:], prediction))
             if len(shown) < SHOWN:
-                shown.append(data.to_uint8(prediction))
+                shown.append(pictures.to_uint8(prediction))
     return np.mean(scores, axis=0), np.stack(shown)
 
 

@@ -5,6 +5,7 @@ One letter names each axis of an array: N videos, T frames, H height, W width, C
 """
 
 import dataclasses
+import mmap
 import tempfile
 import zipfile
 
@@ -40,6 +41,8 @@ class Videos:
         """Yield a video's frames, (height, width, channels), in the data's units; no data is NaN."""
         order = [letter for letter in self.axes if letter in "HWC"]
         for time in range(0, self.values.shape[self.axes.index("T")], stride):
+            if time % 100 == 0:
+                release(self.values)
             place = {"N": video, "T": time}
             frame = self.values[tuple(place.get(letter, slice(None)) for letter in self.axes)]
             frame = unpack(frame, getattr(self.values, "attrs", {}))
@@ -47,6 +50,12 @@ class Videos:
                 yield np.transpose(frame, [order.index(letter) for letter in "HWC"])
             else:
                 yield np.transpose(frame, [order.index(letter) for letter in "HW"])[..., None]
+
+
+def release(values):
+    """Let go of what has been read of a memory map, which counts as memory in use otherwise."""
+    if isinstance(values, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        values._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def unpack(values, attributes):

@@ -6,6 +6,7 @@ backend reads its environment variables once, while it is imported.
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -150,8 +151,8 @@ def folder_lock(folder):
     """
     try:
         with filelock.FileLock(Path(folder) / ".lock", timeout=0):
-            for leftover in Path(folder).rglob(f"{UNFINISHED}*"):
-                leftover.unlink()
+            for leftover in list(Path(folder).rglob(f"{UNFINISHED}*")):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield
     except filelock.Timeout:
         raise InputError(

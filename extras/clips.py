@@ -25,7 +25,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from extras.cli import InputError, atomic_write
+from extras.cli import UNFINISHED, InputError, atomic_write
 
 import numpy as np
 
@@ -344,7 +344,7 @@ def write_cache(folder, source, files, array, channels, options):
     print(f"clips are converted, once, to {folder / CACHE}")
     path, _ = split_name(source)
     with tempfile.TemporaryDirectory(
-        dir=folder, prefix="clips-unpacked-", ignore_cleanup_errors=True
+        dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True
     ) as unpacked:
         found = find_clips(files, path.parent, array, options, unpacked)
         with atomic_write(folder / CACHE) as temporary:

@@ -148,7 +148,7 @@ def upright(frame, matrix, pixel_aspect, size, reformatter):
         height, width = covering(height, width, size[::-1] if turned else size)
     alpha = any(component.is_alpha for component in frame.format.components)
     colours = "rgba" if alpha else "rgb24"
-    frame = reformatter.reformat(frame, width, height, colours, interpolation=SCALING, threads=1)
+    frame = reformatter.reformat(frame, width, height, colours, interpolation=SCALING)
     frame = frame.to_ndarray()
     if alpha:
         frame = pixels(Image.fromarray(frame))

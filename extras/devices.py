@@ -33,8 +33,7 @@ class Devices:
     devices: str | None = None
     """`all`, or how many of this host's, to share each batch."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, if a run has several processes and no launcher that tells them (Slurm,
-    Open MPI, Kubernetes and Cloud TPU do)."""
+    """HOST:PORT of process 0; launchers tell it: Slurm, Open MPI, Kubernetes, Cloud TPU."""
     process_id: int | None = None
     """Which of the processes this is, from 0 on."""
     process_count: int | None = None

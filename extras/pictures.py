@@ -4,8 +4,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from matplotlib import font_manager
 
-import data
-
 REAL_COLOUR = (96, 125, 139)  # grey blue, around frames that were given
 PREDICTED_COLOUR = (255, 112, 0)  # orange, around frames that a model made, or should make
 TOO_DARK_COLOUR = (0, 143, 255)  # blue, where a prediction is darker than the real frame
@@ -14,6 +12,14 @@ TOO_DARK_COLOUR = (0, 143, 255)  # blue, where a prediction is darker than the r
 def font(size):
     """A font with all accented letters; Pillow's own has none."""
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+
+
+def to_uint8(frames):
+    """Floats in [0, 1], or uint8 -> uint8 in 0..255, rounded."""
+    frames = np.asarray(frames)
+    if frames.dtype == np.uint8:
+        return frames
+    return np.round(255 * np.clip(frames, 0, 1)).astype(np.uint8)
 
 
 def enlarge(frame, scale, colour):
@@ -27,7 +33,7 @@ def enlarge(frame, scale, colour):
     Returns:
         uint8 array (height * scale + 4, width * scale + 4, 3).
     """
-    pixels = np.repeat(np.repeat(data.to_uint8(frame), scale, axis=0), scale, axis=1)
+    pixels = np.repeat(np.repeat(to_uint8(frame), scale, axis=0), scale, axis=1)
     picture = np.empty((pixels.shape[0] + 4, pixels.shape[1] + 4, 3), np.uint8)
     picture[:] = colour
     picture[2:-2, 2:-2] = pixels  # one channel is copied to all three
@@ -91,7 +97,7 @@ def error_map(truth, prediction):
     Returns:
         float64 array (frames, height, width, 3) in [0, 1]: RGB, as bright as the error is large.
     """
-    error = data.to_float(prediction) - data.to_float(truth)
+    error = (to_uint8(prediction).astype(float) - to_uint8(truth)) / 255
     error = error.mean(axis=-1, keepdims=True)  # (frames, height, width, 1)
     orange, blue = np.array([PREDICTED_COLOUR, TOO_DARK_COLOUR]) / 255
     return np.maximum(error, 0) * orange + np.maximum(-error, 0) * blue

@@ -97,13 +97,21 @@ def load_checkpoint(closed_loop, folder, config):
 
 
 def copy_weights(source, model):
-    """Give a model the weights of another one; those for grey frames serve for colour, too."""
-    for weight, variable in zip(source.weights, model.weights):
-        value = ops.convert_to_numpy(weight)
-        for axis, (old, new) in enumerate(zip(value.shape, variable.shape)):
-            if old == 1 and new == 3:  # channels: the first kernel takes their mean
-                value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
-        variable.assign(value)
+    """Give a model the weights of another one; those for grey frames serve for colour, too.
+
+    Raises:
+        InputError: the models differ in more than their channels.
+    """
+    values = [ops.convert_to_numpy(weight) for weight in source.weights]
+    if source.channels == 1 and model.channels == 3:
+        for n, (value, variable) in enumerate(zip(values, model.weights)):
+            for axis, (old, new) in enumerate(zip(value.shape, variable.shape)):
+                if (old, new) == (1, 3):  # the first kernel takes the mean of the channels
+                    value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
+            values[n] = value
+    if [value.shape for value in values] != [tuple(weight.shape) for weight in model.weights]:
+        raise InputError("--init does not fit the options that shape the model: leave those out")
+    model.set_weights(values)
 
 
 def change_the_end(folder, planned, config, epoch):

@@ -36,9 +36,9 @@ def decompose(context, count, radius=RADIUS):
     In the beginning every sprite is the whole frame. From frame to frame, each is shifted to
     where it fits best, and loses what is brighter there than the frame: so, as soon as two
     things move differently, each sprite loses what does not move along. The frames are
-    passed three times, forward, back, and forward again, for what parts in a late frame
-    should be apart in the first one, too. Of Moving MNIST, this names all displacements of
-    both digits right in 99% of the videos, where one pass does in 91%.
+    passed three times, forward, back, and forward again, since things that part late should
+    be apart in the first frame, too. In 99.5% of 1,000 test videos of Moving MNIST all
+    displacements of both digits are then right; after one pass, in 94%.
 
     Args:
         context: (batch, frames, height, width, channels), float in [0, 1].

@@ -475,8 +475,8 @@ def test_hdf5_and_netcdf(opened, tmp_path, name):
 
 def test_packed_numbers_of_netcdf_are_unpacked(opened, tmp_path):
     with h5py.File(tmp_path / "a.nc", "w") as file:
-        file["dbz"] = np.where(VIDEOS == 255, -9, VIDEOS.astype(np.int16))
-        file["dbz"].attrs.update(scale_factor=0.5, add_offset=-32.0, _FillValue=np.int16(-9))
+        file["dbz"] = np.where(VIDEOS == 255, 9999, VIDEOS.astype(np.int16))
+        file["dbz"].attrs.update(scale_factor=0.5, add_offset=-32.0, _FillValue=np.int16(9999))
     frames = opened(tmp_path / "a.nc", value_range=(-32, 8)).frames[..., 0]
     expected = np.where(np.concatenate(VIDEOS) == 255, 0, np.concatenate(VIDEOS) / 80)
     np.testing.assert_allclose(frames, expected, atol=1e-6)
@@ -576,6 +576,7 @@ def test_frames_are_resized_and_their_middle_is_kept(opened, tmp_path, capsys, k
             np.save(source, video / 255)
         frames = opened(source, size=40).frames
         assert frames.shape == (2, 40, 40, 3)
+        assert frames.dtype == np.uint8 or 0 <= frames.min() <= frames.max() <= 1
         assert_close(frames[:, 4:-4, 4:-4] * (1 if frames.dtype == np.uint8 else 255.0),
                      np.broadcast_to((255, 0, 0), (2, 32, 32, 3)), error=3)  # fmt: skip
         assert "up to 67% of a frame is cut off" in capsys.readouterr().out

@@ -1,0 +1,137 @@
+"""Own clips through the scripts: trained on, moved, forecast in the data's units."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import animate
+import predict
+import train
+from extras import runs, sources
+
+ROOT = Path(train.__file__).parent
+SMALL = ["--preset", "tiny", "--frames", "6", "--context", "3", "--steps-per-epoch", "2"]
+SMALL += ["--epochs", "1", "--batch-size", "2", "--filters", "4", "--encoder-filters", "4"]
+SMALL += ["--coarse-filters", "4", "--motion-units", "4", "--size", "24", "32"]
+FORECAST = ["--context", "3", "--horizon", "3"]
+
+
+def moving_squares(count=3, frames=14, height=24, width=32):
+    """uint8 videos (count, frames, height, width) of a square that moves to the right."""
+    videos = np.zeros((count, frames, height, width), np.uint8)
+    for n in range(count):
+        for t in range(frames):
+            videos[n, t, 8:14, n + t : n + t + 6] = 255
+    return videos
+
+
+@pytest.fixture(scope="module")
+def radar_run(tmp_path_factory):
+    """A run on squares of 40 dBZ over -32 dBZ, started from the folder that holds them."""
+    folder = tmp_path_factory.mktemp("radar")
+    np.save(folder / "radar.npy", np.where(moving_squares() > 0, 40.0, -32.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        options = ["--data", "radar.npy", "--range", "-32", "60", "--run", "run"]
+        patch.setattr(sys, "argv", ["train.py", *SMALL, *options])
+        train.main()
+    return folder / "run"
+
+
+def test_a_run_on_clips_keeps_how_they_are_read(radar_run):
+    config = runs.read_config(radar_run)
+    assert config["value_range"] == [-32, 60] and config["size"] == [24, 32]
+    assert config["data"] == str(radar_run.parent / "radar.npy")
+
+
+def test_forecasts_come_back_in_the_units_of_the_data(radar_run, script, tmp_path):
+    data = radar_run.parent / "radar.npy"
+    status, output, errors = script(
+        predict, radar_run, "--data", data, *FORECAST, "--out", tmp_path
+    )
+    assert status == 0, errors
+    assert "-32 is black and 60 white" in output
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        assert arrays["range"].tolist() == [-32, 60]
+        assert arrays["prediction"].dtype == np.float32
+        assert -32 <= arrays["prediction"].min() and arrays["prediction"].max() <= 60
+        np.testing.assert_allclose(np.unique(arrays["truth"]), [-32, 40], atol=1e-4)
+        # Three videos of 14 frames are six windows of 6 frames.
+        assert arrays["prediction"].shape == (6, 3, 24, 32, 1)
+
+
+def test_a_run_does_not_depend_on_where_it_and_its_clips_stand(radar_run, script, tmp_path):
+    moved = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", str(radar_run), str(moved)], check=True)
+    source = radar_run.parent / "radar.npy"
+    source.rename(tmp_path / "gone.npy")
+    try:
+        for script_file in (predict, animate):
+            arguments = [moved, "--data", "validation", *FORECAST, "--out", tmp_path / "out"]
+            status, _, errors = script(script_file, *arguments)
+            assert status == 0, errors
+        status, output, errors = script(train, "--resume", moved, "--epochs", "2")
+        assert status == 0, errors
+        assert "its converted clips" in output
+    finally:
+        (tmp_path / "gone.npy").rename(source)
+
+
+@pytest.mark.parametrize("height, width", [(24, 32), (28, 36)])
+def test_arrays_are_forecast_in_their_own_size(radar_run, script, tmp_path, height, width):
+    np.save(tmp_path / "squares.npy", moving_squares(1, 6, height, width))
+    arguments = ["--data", tmp_path / "squares.npy", "--range", "0", "255", "--out", tmp_path]
+    status, _, errors = script(predict, radar_run, *arguments, *FORECAST)
+    assert status == 0, errors
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        assert arrays["prediction"].shape == (1, 3, height, width, 1)
+
+
+def test_clips_that_end_with_the_context_are_predicted_and_not_scored(radar_run, script, tmp_path):
+    np.save(
+        tmp_path / "short.npy", moving_squares(2, 3)[..., None]
+    )  # with channels, no other reading
+    arguments = ["--data", tmp_path / "short.npy", "--range", "0", "255", "--out", tmp_path]
+    status, output, errors = script(predict, radar_run, *arguments, *FORECAST)
+    assert status == 0, errors
+    assert "nothing to score" in output and not (tmp_path / "scores.json").exists()
+
+
+def test_grey_weights_start_colour_clips(radar_run, script, tmp_path):
+    squares = moving_squares()
+    np.save(tmp_path / "red.npy", np.stack([squares, squares // 4, squares // 8], axis=-1))
+    arguments = ["--init", radar_run, "--data", tmp_path / "red.npy", "--run", tmp_path / "run"]
+    few = ["--frames", "6", "--context", "3", "--steps-per-epoch", "2", "--epochs", "1"]
+    status, output, errors = script(
+        train, *arguments, *few, "--batch-size", "2", "--size", "24", "32"
+    )
+    assert status == 0, errors
+    assert "in colour" in output
+    assert runs.load_model(tmp_path / "run").channels == 3
+
+
+def test_a_console_that_cannot_show_a_name_costs_no_result(radar_run, tmp_path):
+    np.save(tmp_path / "клип.npy", moving_squares(1, 6))
+    arguments = ["--data", "клип.npy", "--range", "0", "255", *FORECAST, "--out", "out"]
+    result = subprocess.run(
+        [sys.executable, ROOT / "predict.py", radar_run, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "scores.json").exists()
+
+
+def test_choose_indices():
+    np.testing.assert_array_equal(sources.choose_indices(5, usual_count=3), [0, 1, 2])
+    chosen = sources.choose_indices(100, 10, seed=1)
+    assert len(set(chosen.tolist())) == 10 and chosen.max() < 100
+    np.testing.assert_array_equal(chosen, sources.choose_indices(100, 10, seed=1))
+    for count, seed in ((0, None), (101, None), (5, -1)):
+        with pytest.raises(ValueError):
+            sources.choose_indices(100, count, seed)
