@@ -23,7 +23,7 @@ import tyro
 from PIL import Image, ImageDraw
 
 from extras import page, pictures
-from predict import Request, forecast_request, persistence, score
+from predict import Request, forecast_in_memory, persistence, score
 
 FRAMES_PER_SECOND = 5
 REST = 1.2  # seconds for which an animation rests at its end
@@ -114,7 +114,7 @@ def main():
         raise InputError("--format mp4 needs two more packages: pip install imageio av")
     if arguments.format == "mp4" and arguments.page:
         raise InputError("--page shows GIFs: leave --format mp4 out")
-    context, truth, prediction, indices = forecast_request(request, usual_count=4)
+    context, truth, prediction, indices = forecast_in_memory(request, usual_count=4)
     name = Path(request.data).stem
     write = {"gif": write_gif, "mp4": write_mp4}[arguments.format]
     animations, stills = [], []
@@ -148,7 +148,7 @@ def main():
             prediction,
             animations,
             stills,
-            errors=[scores["mse"] for scores in of_videos] or [[]] * len(context),
+            errors=[of_video["mse"] for of_video in of_videos] or [[]] * len(context),
             scores=scores,
             milliseconds={"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST},
         )

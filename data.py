@@ -1,4 +1,4 @@
-"""Moving MNIST: handwritten digits -> videos of moving digits -> pairs of (x_n, y_(n+1)).
+"""Moving MNIST: handwritten digits -> videos of moving digits -> input frames x_n, targets y_(n+1).
 
     python data.py               print what the pairs are, and draw some of them
     python data.py --official    download the official test file (781 MiB; never needed)
@@ -18,7 +18,11 @@ import functools
 import hashlib
 from pathlib import Path
 
-from extras.cli import Failure, InputError, atomic_write  # comes before Keras
+from extras.cli import (
+    Failure,
+    InputError,
+    atomic_write,
+)  # comes before Keras: it sets its environment
 from extras import cli, pictures
 
 import keras
@@ -29,7 +33,9 @@ ASSETS = Path(__file__).resolve().parent / "assets"
 
 MOVING_MNIST = "moving-mnist"  # what `--data` calls it
 DIGIT_SIZE = 28  # pixels; MNIST
-STEP = 0.1  # how far a digit moves in a frame, as a share of its range (Srivastava et al. 2015)
+# How far a digit moves in a frame, as a share of the 64 - 28 = 36 pixels that it has for that:
+# 3.6 pixels (Srivastava et al. 2015).
+STEP = 0.1
 
 # md5 of the pixels as MNIST's own idx files hold them, the 16 bytes of header included.
 DIGITS_MD5 = {
@@ -116,7 +122,7 @@ def move_digits(digits, numbers, frames=20, size=64):
     Returns:
         uint8 array (videos, frames, size, size, 1). Overlapping digits take the maximum.
     """
-    room = size - DIGIT_SIZE
+    room = size - DIGIT_SIZE  # pixels in which a digit can move
     which = (numbers[..., 0] * len(digits)).astype(int)  # (videos, digits in a video)
     direction = 2 * np.pi * numbers[..., 3]
     x = bounce(numbers[..., 1], STEP * np.cos(direction), frames)  # (videos, digits, frames)
@@ -131,8 +137,9 @@ def move_digits(digits, numbers, frames=20, size=64):
     )
     video, frame = np.ogrid[: len(numbers), :frames]  # (videos, 1) and (1, frames)
     for n in range(numbers.shape[1]):  # the digits of a video
-        place = (video, frame, top[:, n], left[:, n])  # (videos, frames)
+        place = (video, frame, top[:, n], left[:, n])
         drawn = digits[which[:, n], None]  # (videos, 1, 28, 28)
+        # The part of each frame that is under the digit, (videos, frames, 28, 28).
         windows[place] = np.maximum(windows[place], drawn)
     return videos[..., None]
 
@@ -183,7 +190,8 @@ class EvaluationVideos:
     @property
     def digits(self):
         """The digits of this set, uint8 array (5000, 28, 28)."""
-        return load_digits("test")[EVALUATION_STREAMS[self.split] - VALIDATION :: 2]
+        first = {"validation": 0, "test": 1}[self.split]
+        return load_digits("test")[first::2]
 
     @property
     def numbers(self):
@@ -262,8 +270,8 @@ class MovingMNIST(keras.utils.PyDataset):
 class SetEpoch(keras.callbacks.Callback):
     """Set the epoch of a `MovingMNIST` when an epoch begins.
 
-    Keras does not: it calls `on_epoch_end` once more than there are epochs when `fit` had
-    to build something from the first batch, and otherwise it does not.
+    Its `on_epoch_end` cannot be relied on: Keras calls it once too often when `fit` had to build
+    something from the first batch.
     """
 
     def __init__(self, videos):

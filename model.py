@@ -30,7 +30,8 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
     """Keras's ConvLSTM2D with a one-frame `step`; the weights and the numbers are the same.
 
     Shi et al. 2015, "Convolutional LSTM Network", equation 3, without peepholes. Keras's cell
-    runs eight small convolutions, four gates each for the input and for h; `step` runs one.
+    runs eight convolutions: for each of the four gates one on the input and one on h. `step`
+    joins input and h, and runs one.
     """
 
     def __init__(self, filters, kernel_size, padding="same", **kwargs):
@@ -109,7 +110,8 @@ class NextFrameModel(keras.Model):
     def build(self, videos_shape, real_mask_shape=None):
         self.channels = videos_shape[-1]
         frame = ops.zeros((1, *videos_shape[2:]))
-        self.step(frame, self.initial_states(1, *videos_shape[2:4]))  # every layer builds itself
+        # One step on zeros builds every layer. (Keras passes a shape for each argument of `call`.)
+        self.step(frame, self.initial_states(1, *videos_shape[2:4]))
 
     def compute_output_shape(self, videos_shape, real_mask_shape=None):
         return videos_shape
@@ -147,8 +149,9 @@ class NextFrameModel(keras.Model):
             all_states.append(states)
         return ops.stack(predictions, axis=1), all_states
 
-    # Given videos of two shapes, TensorFlow compiles `fit`, `evaluate` and `predict` for any
-    # shape, but the loop above must know how many frames there are: so compile each call anew.
+    # Once videos of a second shape come, Keras compiles for an unknown number of frames, on
+    # TensorFlow, but the loop above must know it. A fresh function for each call of `fit`,
+    # `evaluate` and `predict` keeps the shape known.
     def make_train_function(self, force=False):
         super().make_train_function(force or ON_TENSORFLOW)
 
@@ -160,13 +163,16 @@ class NextFrameModel(keras.Model):
 
     @functools.cached_property
     def compiled_steps(self):
-        """For each height and width: `step`, compiled once."""
+        """For each height and width: `step`, compiled; filled by `rollout`.
+
+        (Keras would track and save an attribute that is set in __init__.)
+        """
         return {}
 
 
 # A softmax starts out flat, which would blur what it moves; this lets it sharpen sooner.
 LOGIT_SCALE = 3.0
-# Before it is trained the gate moves most pixels and paints few, whatever their brightness.
+# An untrained gate mostly moves: sigmoid(2) is 0.88. That favours no brightness.
 GATE_BIAS = 2.0
 
 
@@ -177,8 +183,8 @@ class Forecaster(NextFrameModel):
     A strided encoder leads to ConvLSTM2D layers at a quarter of the frame's size, and to wider
     ones at an eighth, which see farther; then it goes back up. One head moves the last frame's
     pixels to where they will be, the other paints what is new, and a gate blends the two pixel by
-    pixel. The model is told how what it sees has moved so far (extras/motion.py). Comments give
-    the sizes for frames of 64x64.
+    pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
+    over the last frames (extras/motion.py). Comments give the sizes for frames of 64x64.
 
     Args:
         encoder_filters: filters of the first convolution, at 32x32.
@@ -217,8 +223,10 @@ class Forecaster(NextFrameModel):
             "precision": precision,
         }
         self.motion_radius = motion_radius
-        self.displacements = 2 * (2 * motion_radius + 1)  # vertical, then horizontal ones
-        self.carried_values = 1 + motion_history * self.displacements
+        # Probabilities of -R..R pixels, vertically, then horizontally; 18 for R = 4.
+        self.motion_channels = 2 * (2 * motion_radius + 1)
+        # Contrast, and contrast times the history; see `motion.advect_history`.
+        self.carried_channels = 1 + motion_history * self.motion_channels
 
         def convolution(filters, size, strides, name, activation="silu"):
             return keras.layers.Conv2D(
@@ -229,6 +237,8 @@ class Forecaster(NextFrameModel):
             # Each pixel becomes 2x2 pixels.
             return keras.layers.Conv2DTranspose(filters, 2, strides=2, dtype=dtype, name=name)
 
+        # Layers whose names have "encoder" or "head" in them are trained by Adam, all others by
+        # Muon; see extras/optimizer.py.
         self.encoder = convolution(encoder_filters, 6, 2, "encoder")
         self.down = convolution(filters, 3, 2, "down")
         self.stack_down = ConvLSTMStack(depths[0], filters, precision, "stack_down")
@@ -238,6 +248,7 @@ class Forecaster(NextFrameModel):
         self.stack_up = ConvLSTMStack(depths[2], filters, precision, "stack_up")
         self.up = upsampling(encoder_filters, "up")
         self.decoder = convolution(2 * encoder_filters, 3, 1, "decoder")
+        # Its filters are the video's channels, which `build` knows.
         self.make_paint_head = functools.partial(upsampling, name="paint_head", dtype="float32")
         if motion_radius:
             self.history_hidden = convolution(motion_units, 1, 1, "history_hidden")
@@ -245,10 +256,12 @@ class Forecaster(NextFrameModel):
             self.motion_hidden = [
                 convolution(motion_units, 1, 1, f"motion_hidden_{n}") for n in (0, 1)
             ]
-            self.coarse_motion_head = keras.layers.Conv2D(
-                self.displacements, 1, dtype="float32", name="coarse_motion_head"
+            self.block_motion_head = keras.layers.Conv2D(
+                self.motion_channels, 1, dtype="float32", name="block_motion_head"
             )
-            self.motion_head = upsampling(self.displacements + 1, "motion_head", "float32")
+            self.pixel_motion_head = upsampling(
+                self.motion_channels + 1, "pixel_motion_head", "float32"
+            )
 
     def build(self, videos_shape, real_mask_shape=None):
         self.paint_head = self.make_paint_head(videos_shape[-1])
@@ -271,9 +284,9 @@ class Forecaster(NextFrameModel):
         }
         if self.motion_radius:
             states["last_frame"] = ops.zeros((batch, height, width, self.channels))
-            states["carried_history"] = ops.zeros((*quarter, self.carried_values))
+            states["carried_history"] = ops.zeros((*quarter, self.carried_channels))
             # Logits of the next displacements; `step` only writes them, for the loss to see.
-            states["predicted_motion"] = ops.zeros((*quarter, self.displacements))
+            states["predicted_motion"] = ops.zeros((*quarter, self.motion_channels))
         return states
 
     def step(self, frame, states, training=False):
@@ -285,35 +298,43 @@ class Forecaster(NextFrameModel):
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
         x = self.down(skip)  # (batch, 16, 16, filters)
         if self.motion_radius:
+            # Where each block came from, (batch, 16, 16, motion_channels); of the first frame,
+            # whose last frame is black, nothing is known: all displacements are alike.
             moved_by = motion.block_matching(frame, states["last_frame"], self.motion_radius)
+            # (batch, 16, 16, motion_history * motion_channels)
             history, states["carried_history"] = motion.advect_history(
                 frame, moved_by, states["carried_history"]
-            )  # (batch, 16, 16, motion_history * displacements)
+            )
             states["last_frame"] = frame
-            x = x + self.history_in(self.history_hidden(history))
+            x = x + self.history_in(self.history_hidden(history))  # (batch, 16, 16, filters)
         x, states["down"] = self.stack_down.step(x, states["down"])
         coarse = self.down_to_coarse(x)  # (batch, 8, 8, coarse_filters)
         coarse, states["coarse"] = self.stack_coarse.step(coarse, states["coarse"])
         x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
         x, states["up"] = self.stack_up.step(x, states["up"])
 
-        features = ops.concatenate([self.up(x), skip], axis=-1)
+        features = ops.concatenate(
+            [self.up(x), skip], axis=-1
+        )  # (batch, 32, 32, 2 encoder_filters)
         features = self.decoder(features)  # (batch, 32, 32, 2 encoder_filters)
-        next_frame = ops.sigmoid(self.paint_head(features))  # (batch, 64, 64, channels)
-        if self.motion_radius:
-            # What has moved how, and what is there, tell how each block of 4x4 pixels will move.
-            y = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
-            for layer in self.motion_hidden:
-                y = layer(y)  # (batch, 16, 16, motion_units)
-            block_logits = LOGIT_SCALE * self.coarse_motion_head(y)  # (.., 16, 16, displacements)
-            states["predicted_motion"] = block_logits
-            # Every pixel refines what its block says.
-            y = self.motion_head(features)  # (batch, 64, 64, displacements + 1)
-            logits, gate = LOGIT_SCALE * y[..., :-1], ops.sigmoid(y[..., -1:] + GATE_BIAS)
-            logits = logits + ops.repeat(ops.repeat(block_logits, 4, axis=1), 4, axis=2)
-            vertical, horizontal = (ops.softmax(axis) for axis in ops.split(logits, 2, axis=-1))
-            moved = motion.warp(frame, vertical, horizontal)  # (batch, 64, 64, channels)
-            next_frame = gate * moved + (1 - gate) * next_frame
+        painted = ops.sigmoid(self.paint_head(features))  # (batch, 64, 64, channels)
+        if not self.motion_radius:
+            return painted[:, :height, :width], states
+
+        block_motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
+        for layer in self.motion_hidden:
+            block_motion = layer(block_motion)  # (batch, 16, 16, motion_units)
+        # Logits of how each block of 4x4 pixels will move, (batch, 16, 16, motion_channels), which
+        # every pixel refines.
+        block_motion = LOGIT_SCALE * self.block_motion_head(block_motion)
+        states["predicted_motion"] = block_motion
+        pixel_motion = self.pixel_motion_head(features)  # (batch, 64, 64, motion_channels + 1)
+        gate = ops.sigmoid(pixel_motion[..., -1:] + GATE_BIAS)  # (batch, 64, 64, 1)
+        logits = LOGIT_SCALE * pixel_motion[..., :-1]  # (batch, 64, 64, motion_channels)
+        logits = logits + ops.repeat(ops.repeat(block_motion, 4, axis=1), 4, axis=2)
+        vertical, horizontal = (ops.softmax(part) for part in ops.split(logits, 2, axis=-1))
+        moved = motion.warp(frame, vertical, horizontal)  # (batch, 64, 64, channels)
+        next_frame = gate * moved + (1 - gate) * painted
         return next_frame[:, :height, :width], states
 
 
@@ -341,7 +362,12 @@ class KerasExample(NextFrameModel):
 
     def build(self, videos_shape, real_mask_shape=None):
         self.paint_head = keras.layers.Conv2D(
-            videos_shape[-1], 3, padding="same", activation="sigmoid", dtype="float32"
+            videos_shape[-1],
+            3,
+            padding="same",
+            activation="sigmoid",
+            dtype="float32",
+            name="paint_head",
         )
         super().build(videos_shape)
 
@@ -361,7 +387,7 @@ class KerasExample(NextFrameModel):
 
 
 class OneStep(keras.Model):
-    """One step as a model of its own, since Keras compiles whole models."""
+    """One step as a model of its own, for `predict_on_batch` to compile: Keras compiles models."""
 
     def __init__(self, model):
         super().__init__()
@@ -398,7 +424,7 @@ def rollout(model, context, horizon):
     for n in range(frames + horizon - 1):
         frame = context[:, n] if n < frames else predictions[-1]  # (batch, height, width, channels)
         prediction, states = step({"frame": frame, "states": states})
-        if n >= frames - 1:
+        if n >= frames - 1:  # the last frame of the context already gives the first prediction
             predictions.append(prediction)
     return np.stack(predictions, axis=1)
 
@@ -411,8 +437,8 @@ def check_channels(model, videos_shape):
         )
 
 
-# How many videos are rolled out together: so many pixels of a frame in all, and no more
-# predicted values than this. Both bound the memory.
+# Videos that are rolled out together have at most this many pixels in a frame, all of them
+# together, and this many predicted values: that bounds the memory.
 ROLLOUT_PIXELS = 50 * 64 * 64
 ROLLOUT_VALUES = 2**25
 

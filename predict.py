@@ -20,7 +20,7 @@ scores alone. Written to the output folder:
 Scores, per predicted frame and averaged over videos, of frames in [0, 1], as the literature has them:
 
     mse, mae          summed over the pixels of a frame (and the channels, in colour), before
-                      clipping to [0, 1]
+                      clipping to [0, 1] (which the models here never leave)
     psnr              in dB, after clipping; at most 100, which a perfect frame gets
     ssim              after clipping; scikit-image's 7x7 window, data_range=1
     ssim_range2       the same with data_range=2: the figure that papers on Moving MNIST report, since
@@ -67,8 +67,8 @@ class Request:
     horizon: int = 10
     """Frames to predict."""
     sprites: int = 0
-    """Take the frames apart into so many sprites, for bright things on black that move as a whole, and
-    forecast each by itself; 0: forecast the frames."""
+    """Split the context into N videos of one moving thing each (0: off), forecast each, and take the
+    brightest pixels; for bright things on black that keep their shape."""
     size: tuple[int, ...] | None = None
     """Height and width, or one number for a square, that own clips are resized and cropped to. Left
     out: arrays keep their size, others get that of the model's training videos."""
@@ -172,7 +172,7 @@ def open_request(request, usual_count):
     return model, videos, indices, value_range
 
 
-def forecasts(request, model, videos, indices):
+def forecast_batches(request, model, videos, indices):
     """Roll the model out as a request says; see `model.rollout_batches`."""
     rollout = models.rollout
     if request.sprites:
@@ -182,7 +182,7 @@ def forecasts(request, model, videos, indices):
     )
 
 
-def forecast_request(request, usual_count):
+def forecast_in_memory(request, usual_count):
     """Forecast what a request names, all of it in memory.
 
     Args:
@@ -195,7 +195,7 @@ def forecast_request(request, usual_count):
         indices: which videos of the data they are.
     """
     model, videos, indices, _ = open_request(request, usual_count)
-    parts = list(forecasts(request, model, videos, indices))
+    parts = list(forecast_batches(request, model, videos, indices))
     videos, prediction = (np.concatenate(part) for part in zip(*parts))
     context, truth = np.split(videos, [request.context], axis=1)
     return context, truth, prediction, indices
@@ -218,7 +218,11 @@ def write_forecasts(path, request, model, videos, indices, value_range):
     """
     context, horizon = request.context, request.horizon
     _, frames, *frame_shape = videos[indices[:1]].shape
-    count, dtype, scored = len(indices), videos[indices[:1]].dtype, frames - context
+    count, dtype, scored_frames = (
+        len(indices),
+        videos[indices[:1]].dtype,
+        frames - context,
+    )  # may be 0
     low, high = value_range
 
     def in_units(part):
@@ -226,21 +230,23 @@ def write_forecasts(path, request, model, videos, indices, value_range):
         return part if value_range == (0, 1) else low + (high - low) * data.to_float(part)
 
     dtype = dtype if value_range == (0, 1) else np.float32
-    sums = np.zeros((2, len(SCORES), scored))
+    sums = np.zeros((2, len(SCORES), scored_frames))
     with (
         atomic_write(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         shape = (count, horizon, *frame_shape)
         with sources.npz_array(archive, "prediction", shape, np.float32) as write:
-            for batch, predictions in forecasts(request, model, videos, indices):
+            for batch, predictions in forecast_batches(request, model, videos, indices):
                 write(in_units(predictions))
-                for video, predicted in zip(batch, predictions if scored else ()):
-                    copies = persistence(video, context, scored)
-                    sums[0] += score_video(video[context:], predicted[:scored])
+                if not scored_frames:
+                    continue
+                for video, predicted in zip(batch, predictions):
+                    copies = persistence(video, context, scored_frames)
+                    sums[0] += score_video(video[context:], predicted[:scored_frames])
                     sums[1] += score_video(video[context:], copies)
         for name, part in (("context", slice(context)), ("truth", slice(context, None))):
-            shape = (count, context if name == "context" else scored, *frame_shape)
+            shape = (count, context if name == "context" else scored_frames, *frame_shape)
             with sources.npz_array(archive, name, shape, dtype) as write:
                 for index in indices:
                     write(in_units(videos[[index]][:, part]))
@@ -277,12 +283,12 @@ def main():
     path = request.out / "predictions.npz"
     means = write_forecasts(path, request, model, videos, indices, value_range)
     print(f"predictions: {path}")
-    scored = means.shape[-1]
-    if scored == 0:
+    scored_frames = means.shape[-1]
+    if scored_frames == 0:
         print(f"{request.data} ends with the context: there is nothing to score")
         return
-    if scored < request.horizon:
-        print(f"{request.data} has {scored} frames after the context: only these are scored")
+    if scored_frames < request.horizon:
+        print(f"{request.data} has {scored_frames} frames after the context: only these are scored")
 
     scores, copy_last = map(summary, means)
     entry = {

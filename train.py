@@ -15,6 +15,15 @@ as it must when it forecasts. Early in training most of its inputs beyond the co
 real frames; their share falls from 1 to 0 ("scheduled sampling", Bengio et al. 2015; but once a
 model goes on by itself, it stays so until the video ends). Gradients flow through the predictions
 that are fed back. What a run leaves in its folder is listed in extras/runs.py.
+
+One batch of the `cpu` preset, with its shapes:
+
+    videos                  (8, 20, 64, 64, 1)  new ones, float32 in [0, 1]
+    x, y                    (8, 19, 64, 64, 1)  frames 1 to 19, and 2 to 20, which are the targets
+    real_mask               (8, 19)             whether x, or the last prediction, is the input
+    predictions             (8, 19, 64, 64, 1)  by 19 steps of the model
+    predicted motion        (8, 19, 16, 16, 18) logits for each block of 4x4 pixels
+    loss                    squared error of all 19 predictions, + 0.1 x the motion's cross-entropy
 """
 
 import dataclasses
@@ -35,6 +44,14 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 import data
 import model as models
 from extras import clips, devices, motion, optimizer, runs, sources, trackers
+
+
+def squared_error(y, prediction):
+    """Squared error summed over the pixels of a frame, averaged over frames and videos."""
+    return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
+
+
+LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
@@ -71,11 +88,11 @@ class Config:
     batch_size: PositiveInt = 8
     """Videos in a batch, on all devices together."""
     learning_rate: PositiveFloat = 5e-3
-    """Muon's; an update is scaled to Adam's size (Liu et al. 2025)."""
+    """Muon's, whose updates are scaled to Adam's size (Liu et al. 2025)."""
     adam_learning_rate: PositiveFloat = 1e-3
-    """Adam's (1e-3: Kingma and Ba 2015)."""
+    """Adam's, with --no-muon the only one (1e-3: Kingma and Ba 2015)."""
     sampling_epochs: NonNegativeInt = 4
-    """Epochs in which the share of real frames beyond the context falls to 0."""
+    """Epochs in which the chance that a frame beyond the context is real falls to 0."""
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
     """Initial weights, training videos and scheduled sampling follow from it."""
     validation_videos: PositiveInt = 200
@@ -89,13 +106,13 @@ class Config:
     encoder_filters: PositiveInt = 32
     """Filters of the first convolution."""
     filters: PositiveInt = 64
-    """Of each ConvLSTM2D layer at a quarter of the frame's size (keras-example: of each)."""
+    """Filters of each ConvLSTM2D layer at a quarter of the frame's size (keras-example: all)."""
     coarse_filters: PositiveInt = 128
     """Filters of each ConvLSTM2D layer at an eighth of the frame's size."""
     depths: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (1, 2, 1)
     """ConvLSTM2D layers at a quarter going down, at an eighth, at a quarter going up."""
     motion_radius: NonNegativeInt = 4
-    """Pixels by which one can move in a frame (Moving MNIST: 3.6); 0: all are painted."""
+    """Pixels that anything can move in a frame (Moving MNIST: 3.6); 0: all is painted."""
     motion_history: PositiveInt = 9
     """Frames for which the measured motion is remembered (9: all of the context's)."""
     motion_units: PositiveInt = 128
@@ -106,10 +123,10 @@ class Config:
     """Keep less for the gradient, and compute it again (Chen et al. 2016): a third slower."""
 
     # The loss and the optimizer
-    loss: Literal["squared_error", "binary_crossentropy"] = "squared_error"
-    """Squared error of a frame's pixels, or their mean cross-entropy (the Keras example)."""
-    motion_loss: NonNegativeFloat = 0.1
-    """Weight of the cross-entropy between predicted and measured motion; 0: none."""
+    loss: Literal[tuple(LOSSES)] = "squared_error"
+    """Summed over a frame's pixels; binary_crossentropy, of the Keras example, is their mean."""
+    motion_weight: NonNegativeFloat = 0.1
+    """Of the cross-entropy between predicted and measured motion, a sum over pixels; 0: none."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
     muon: bool = True
@@ -164,7 +181,7 @@ PRESETS = {
     ),
     # keras.io/examples/vision/conv_lstm: 64 filters, batches of 5, Adam, cross-entropy, teacher
     # forcing, 900 videos an epoch, 20 epochs. It also stops early, and lowers the learning rate,
-    # when the validation loss rests; with new videos it never rests for long.
+    # when the validation loss stops improving; with new videos it always improves again.
     "keras-example": Config(
         model="keras-example",
         filters=64,
@@ -210,18 +227,19 @@ class ClosedLoop(keras.Model):
 
     {"videos": x, "real_mask": which of its frames to use} -> {"frames": the predictions}, and, if
     motion is measured, "motion": logits of the predicted motion, for blocks of 4x4 pixels, (batch,
-    frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)).
+    frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)). The losses are over all frames - 1
+    predictions, those within the context too; scores count only those after it.
     """
 
     def __init__(self, model, config):
         super().__init__()
         self.model = model
-        self.built = True  # the model is
+        self.built = True  # its only layer, the model, is built
         losses, weights = {"frames": LOSSES[config.loss]}, {"frames": 1}
         if has_motion_loss(config):
-            losses["motion"], weights["motion"] = motion.cross_entropy, config.motion_loss
+            losses["motion"], weights["motion"] = motion.cross_entropy, config.motion_weight
         self.outputs_motion = "motion" in losses
-        self.compile(optimizer.make_optimizer(config), losses, weights)
+        self.compile(optimizer.make_optimizer(config), loss=losses, loss_weights=weights)
         self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
@@ -236,15 +254,7 @@ class ClosedLoop(keras.Model):
 
 
 def has_motion_loss(config):
-    return config.model == "forecaster" and config.motion_radius > 0 and config.motion_loss > 0
-
-
-def squared_error(y, prediction):
-    """Squared error summed over the pixels of a frame, averaged over frames and videos."""
-    return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
-
-
-LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
+    return config.model == "forecaster" and config.motion_radius > 0 and config.motion_weight > 0
 
 
 class ClosedLoopVideos(data.MovingMNIST):
@@ -256,7 +266,8 @@ class ClosedLoopVideos(data.MovingMNIST):
     Args:
         config: a `Config`.
         epoch: the epoch to start at.
-        windows: `clips.Windows` to draw videos from; None: Moving MNIST.
+        windows: `clips.Windows`, all stretches of own clips that are as long as a video; None:
+            Moving MNIST.
     """
 
     def __init__(self, config, epoch=0, windows=None):
@@ -273,9 +284,9 @@ class ClosedLoopVideos(data.MovingMNIST):
         self.windows = windows
 
     def __getitem__(self, index):
-        """{"videos": x, "real_mask": (batch, frames - 1)}, {"frames": y, "motion": x and y}."""
+        """{"videos": x, "real_mask": booleans}, {"frames": y, "motion": the whole videos}."""
         config, key = self.config, [self.seed, self.epoch, index]
-        rows = devices.process_rows(config.batch_size)
+        rows = devices.process_rows(config.batch_size)  # all, unless processes share the batch
         if self.windows is None:
             videos = self.draw(index)
         else:
@@ -284,17 +295,19 @@ class ClosedLoopVideos(data.MovingMNIST):
         x, y = data.shift_frames(videos[rows])
         real_mask = np.ones((config.batch_size, config.frames - 1), bool)
         if not config.teacher_forcing:
-            step = self.epoch * config.steps_per_epoch + index
-            sampling_steps = config.sampling_epochs * config.steps_per_epoch
-            probability = 1 - min(1, step / max(1, sampling_steps))
+            batches_done = self.epoch * config.steps_per_epoch + index
+            sampling_batches = config.sampling_epochs * config.steps_per_epoch
+            probability = 1 - min(1, batches_done / max(1, sampling_batches))
             rng = np.random.default_rng([data.SAMPLING, *key])
-            beyond = real_mask[:, config.context :]  # (batch_size, frames - 1 - context)
+            # A view of the mask, (batch_size, frames - 1 - context): this writes into the mask.
+            beyond = real_mask[:, config.context :]
             beyond[:] = rng.random(beyond.shape) < probability
             # Once the model goes on by itself it stays so, as it must when it forecasts.
             beyond[:] = np.logical_and.accumulate(beyond, axis=1)
         targets = {"frames": y}
         if has_motion_loss(config):
-            targets["motion"] = np.concatenate([x[:, :1], y], axis=1)  # the whole videos
+            # The whole videos, and no labels: `motion.cross_entropy` measures how they move.
+            targets["motion"] = np.concatenate([x[:, :1], y], axis=1)
         return {"videos": x, "real_mask": real_mask[rows]}, targets
 
 
@@ -380,13 +393,13 @@ def fit(config, folder, resume, log, distribution):
     with devices.distribution_scope(distribution):
         model = build_model(config)
         closed_loop = ClosedLoop(model, config)
-    epoch, rows = 0, []
+    epoch, log_rows = 0, []
     if resume:
-        # Each process reads a file before process 0 may write it: all have read the config once
-        # all have loaded the checkpoint, since JAX compares what they load.
+        # Process 0 changes files below. Loading a checkpoint, in which JAX lets all processes
+        # wait for each other, comes first, so that none reads a file that has changed already.
         planned = read_config(folder)
         epoch = runs.load_checkpoint(closed_loop, folder, config)
-        rows = runs.read_log(folder, epoch)
+        log_rows = runs.read_log(folder, epoch)
         if config != planned:
             runs.change_the_end(folder, planned, config, epoch)
         if writes:
@@ -405,11 +418,12 @@ def fit(config, folder, resume, log, distribution):
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     videos = ClosedLoopVideos(config, epoch, training)
     with cli.polite_ctrl_c() as asked_to_stop:
-        averaged = build_model(config)
-        run_folder = runs.RunFolder(
-            folder, config, model, averaged, rows, asked_to_stop, validation
+        averaged = build_model(config)  # will hold the moving average of the weights
+        # After each epoch this forecasts validation videos with the averaged weights, and saves.
+        score_and_save = runs.ScoreAndSave(
+            folder, config, model, averaged, log_rows, asked_to_stop, validation
         )
-        callbacks = [data.SetEpoch(videos), run_folder]
+        callbacks = [data.SetEpoch(videos), score_and_save]
         if log and writes:
             callbacks.append(trackers.TRACKERS[log](folder, config))
         with devices.distribution_scope(distribution):
@@ -468,8 +482,9 @@ def defaults_of(start):
     init = start.init or config.init
     if init == "none" or start.resume:
         return dataclasses.replace(config, init=init)
+    # A run that is repeated has kept a copy of the weights that it started from.
     copy = source and (source.parent if source.suffix == ".json" else source) / "init.keras"
-    if not start.init and copy.exists():  # of the weights that the run started from
+    if not start.init and copy and copy.exists():
         init = str(copy)
     model = runs.load_model(init)
     name = "keras-example" if isinstance(model, models.KerasExample) else "forecaster"

@@ -2,9 +2,8 @@
 
     KERAS_BACKEND=jax python benchmarks/memory.py --preset gpu
 
-Counted are the state of the training (weights, their average, the optimizer's moments, and with
-`--accumulate` the gradient so far), the gradient, and what JAX keeps of the steps of a video
-until it has gone back through them. With `--remat` that is only what a step was given, and the
+Counted are the state of the training (weights, their average, the optimizer's moments), the
+gradient, and what JAX keeps of the steps of a video until it has gone back through them. With `--remat` that is only what a step was given, and the
 rest of one step at a time. Not counted is what a library needs to compute a convolution.
 
 `--plan` also compiles steps of 4 and of 6 frames for this machine, without `--remat`, and prints
@@ -78,7 +77,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--preset", choices=train.PRESETS, default="gpu")
     parser.add_argument("--batch-size", type=int, help="instead of the preset's")
-    parser.add_argument("--accumulate", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--plan", action="store_true")
     arguments = parser.parse_args()
     if keras.backend.backend() != "jax":
@@ -86,17 +84,16 @@ def main():
     preset = train.PRESETS[arguments.preset]
     batch_size = arguments.batch_size or preset.batch_size
     print(f"{arguments.preset}, batches of {batch_size}, in GB")
-    print("precision       accumulate  state and gradient   in all   with --remat")
+    print("precision       state and gradient   in all   with --remat")
     for precision in ("float32", "mixed_bfloat16"):
+        config = dataclasses.replace(preset, precision=precision, batch_size=batch_size)
         whole, given = (
             # For each number of videos: so much for each, and so much for the weights.
             np.polyfit(
                 [2, 4],
                 [
                     kept_for_the_gradient(
-                        dataclasses.replace(
-                            preset, precision=precision, remat=remat, batch_size=videos
-                        )
+                        dataclasses.replace(config, remat=remat, batch_size=videos)
                     )
                     for videos in (2, 4)
                 ],
@@ -104,21 +101,18 @@ def main():
             )
             for remat in (False, True)
         )
-        for parts in arguments.accumulate:
-            config = dataclasses.replace(preset, batch_size=batch_size, accumulate=parts)
-            _, state, _ = training(dataclasses.replace(config, batch_size=parts))
-            gradient = sum(array.nbytes for array in state[0])
-            state = gradient + sum(array.nbytes for array in jax.tree.leaves(state))
-            videos = batch_size / parts
-            one_step = whole / (preset.frames - 1)
-            kept = [np.polyval(each, videos) for each in (whole, given + one_step)]
-            print(
-                f"{precision:14}  {parts:10}  {state / 1e9:18.2f}"
-                f"  {(state + kept[0]) / 1e9:7.1f}  {(state + kept[1]) / 1e9:13.1f}",
-                flush=True,
-            )
-            if arguments.plan and precision == "float32":
-                print(f"{'':47}{(state + planned(config)) / 1e9:5.1f}  planned by XLA", flush=True)
+        _, state, _ = training(dataclasses.replace(config, batch_size=1))
+        gradient = sum(array.nbytes for array in state[0])
+        state = gradient + sum(array.nbytes for array in jax.tree.leaves(state))
+        one_step = whole / (preset.frames - 1)
+        kept = [np.polyval(each, batch_size) for each in (whole, given + one_step)]
+        print(
+            f"{precision:14}  {state / 1e9:18.2f}"
+            f"  {(state + kept[0]) / 1e9:7.1f}  {(state + kept[1]) / 1e9:13.1f}",
+            flush=True,
+        )
+        if arguments.plan and precision == "float32":
+            print(f"{'':36}{(state + planned(config)) / 1e9:5.1f}  planned by XLA", flush=True)
 
 
 if __name__ == "__main__":

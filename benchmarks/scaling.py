@@ -52,8 +52,8 @@ NETWORKS = {  # devices, bytes a second from each
 
 def step_seconds(config, count):
     """Median seconds of a training step on the first `count` devices."""
-    distribution = devices.start(str(count), process_count="1")
-    with devices.over(distribution):
+    distribution = devices.start(devices.Devices(devices=str(count), process_count=1))
+    with devices.distribution_scope(distribution):
         closed_loop = train.ClosedLoop(train.build_model(config), config)
         batch = train.ClosedLoopVideos(config)[0]
         closed_loop.train_on_batch(*batch)  # compiles it
@@ -67,7 +67,7 @@ def step_seconds(config, count):
 
 def measure():
     config = dataclasses.replace(
-        train.PRESETS["tiny"], frames=4, context=2, size=32, layers=(1, 0, 0), motion_radius=0
+        train.PRESETS["tiny"], frames=4, context=2, size=(32,), depths=(1, 0, 0), motion_radius=0
     )
     print(f"on {os.cpu_count()} cores; a step of a small model, in milliseconds")
     print("batch  1 device  2 devices  4 devices   the same work on one, divided by 4's time")

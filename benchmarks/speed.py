@@ -7,6 +7,7 @@ in one process, so that a machine that slows down slows both; printed are the me
 range over the turns. Run nothing else meanwhile.
 """
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import data
 import model as models
 import train
+from extras import clips, runs
 
 TURNS = 5
 
@@ -79,13 +81,13 @@ def bare_convolutions(config):
 
         return record
 
-    for layer in model.layers:
+    for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, models.ConvLSTM2D):
             layer.step = recorded(layer, layer.step)
         elif isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
             layer.call = recorded(layer, layer.call)
-    frame = tf.zeros((config.batch_size, config.size, config.size, 1))
-    model.step(frame, model.empty_states(config.batch_size, config.size, config.size))
+    size = config.batch_size, *clips.height_and_width(config.size)
+    model.step(tf.zeros((*size, 1)), model.initial_states(*size))
 
     frames = config.frames - 1
     inputs = [tf.random.normal((frames, *shape)) for _, _, shape, _ in shapes]
@@ -142,29 +144,33 @@ def frame_by_frame(digits, count, seed):
 
 
 def main():
-    here = train.environment()
+    here = runs.environment()
     print(
         f"{here['backend']}, Keras {here['keras']}, {', '.join(here['devices'])}, {here['cpus']} CPUs"
     )
 
     ours, example = train.PRESETS["cpu"], train.PRESETS["keras-example"]
     our_step = training_step(ours)
-    fused, stock = in_turns(our_step, training_step(ours, stock=True))
-    show("training, cpu preset", ours.batch_size / fused, "videos/s")
+    actions = [our_step, training_step(ours, stock=True)]
+    actions += [training_step(dataclasses.replace(ours, precision="mixed_bfloat16"))]
     if keras.backend.backend() == "tensorflow":
-        step, bare = in_turns(our_step, bare_convolutions(ours))
-        show("  its convolutions alone, of the whole step", 100 * bare / step, "%")
-    show("  its fused ConvLSTM2D step against Keras's", stock / fused, "times")
+        actions += [bare_convolutions(ours)]
+    seconds, stock, bfloat16, *bare = in_turns(*actions)
+    show("training, cpu preset", ours.batch_size / seconds, "videos/s")
+    show("  its fused ConvLSTM2D step against Keras's", stock / seconds, "times")
+    show("  bfloat16 against float32", seconds / bfloat16, "times")
+    if bare:
+        show("  its convolutions alone, of the whole step", 100 * bare[0] / seconds, "%")
     fused_example, stock_example = in_turns(
         training_step(example), training_step(example, stock=True)
     )
     show("training, keras-example preset", example.batch_size / fused_example, "videos/s")
     show("  its fused ConvLSTM2D step against Keras's", stock_example / fused_example, "times")
-    ratio = (ours.batch_size / fused) / (example.batch_size / stock_example)
+    ratio = (ours.batch_size / seconds) / (example.batch_size / stock_example)
     show("cpu preset against keras-example with Keras's step", ratio, "times")
 
     model = train.build_model(ours)
-    context = data.to_float(data.evaluation_videos("validation", np.arange(8))[:, :10])
+    context = data.to_float(data.EvaluationVideos("validation")[np.arange(8)][:, :10])
     steps, growing = in_turns(
         lambda: models.rollout(model, context, 10),
         lambda: whole_video_for_each_frame(model, context, 10),

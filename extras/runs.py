@@ -246,7 +246,7 @@ def sample_path(folder, epoch):
 # After each epoch ---------------------------------------------------------------------------
 
 
-class RunFolder(keras.callbacks.Callback):
+class ScoreAndSave(keras.callbacks.Callback):
     """After each epoch: forecast validation videos, then save all that a run leaves.
 
     The model that is scored and saved is a second one, which holds the averaged weights; the

@@ -76,7 +76,8 @@ def open_videos(request, model, run):
     if request.data == "official":
         return data.load_official()[:, :frames], (0, 1)
     if request.data in ("test", "validation") and not own_sets:
-        return data.EvaluationVideos(request.data, frames=frames), (0, 1)
+        digits, size = run.get("digits_per_video", 2), run.get("size", [64])[0]  # as in training
+        return data.EvaluationVideos(request.data, digits, frames, size), (0, 1)
     if request.data == "test":
         raise InputError(
             f"{request.model} was trained on {run['data']}, which has no test set: "
