@@ -233,7 +233,7 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # anew. A gate between 0 and 1 blends the two, pixel by pixel:
 #
 # ```python
-# next_frame = gate * moved + (1 - gate) * next_frame
+# next_frame = gate * moved + (1 - gate) * painted
 # ```
 #
 # **It is told how things have moved so far.** For each block of 4 × 4 pixels, `motion.block_matching`

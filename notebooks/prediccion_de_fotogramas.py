@@ -240,7 +240,7 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # pinta el fotograma desde cero. Una puerta, entre 0 y 1, mezcla las dos píxel a píxel:
 #
 # ```python
-# next_frame = gate * moved + (1 - gate) * next_frame
+# next_frame = gate * moved + (1 - gate) * painted
 # ```
 #
 # **Se le dice cómo se ha movido todo hasta ahora.** Para cada bloque de 4 × 4 píxeles,
