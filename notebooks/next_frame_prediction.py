@@ -288,6 +288,9 @@ for name, forecaster in {"tiny": model, "shipped": shipped}.items():
 # The loss is the squared error, summed over the pixels of a frame. A second, smaller one compares
 # the predicted motion with the motion that was then measured.
 #
+# To be quick, `tiny` trains on videos of 12 frames: it reads six and predicts six. Afterwards it can
+# read and predict as many as you like, since all it has learned is one step.
+#
 # `train.train` is what `python train.py --preset tiny` runs. It leaves a folder with the weights, a
 # log, pictures, and all that is needed to go on.
 
@@ -339,7 +342,7 @@ curves(lines, "training videos", "Forecasts of validation videos")
 # ```
 
 # %%
-number = np.random.default_rng(seed=11).integers(len(validation))
+number = np.random.default_rng(seed=0).integers(len(validation))
 example = data.to_float(validation[[number]])
 context, truth = example[:, :10], example[:, 10:]
 

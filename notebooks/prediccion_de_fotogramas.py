@@ -296,6 +296,9 @@ for name, forecaster in {"tiny": model, "incluido": shipped}.items():
 # La función de pérdida es el error cuadrático, sumado sobre los píxeles de un fotograma. Un segundo
 # término, de menor peso, compara el movimiento predicho con el que después se midió.
 #
+# Para ir deprisa, `tiny` se entrena con vídeos de 12 fotogramas: lee seis y predice seis. Después
+# puede leer y predecir cuantos haga falta, porque lo único que ha aprendido es a dar un paso.
+#
 # `train.train` es lo que ejecuta `python train.py --preset tiny`. Deja una carpeta con los pesos, un
 # registro, imágenes y todo lo necesario para continuar.
 
@@ -348,7 +351,7 @@ curves(lines, "vídeos de entrenamiento", "Predicciones de vídeos de validació
 # ```
 
 # %%
-number = np.random.default_rng(seed=11).integers(len(validation))
+number = np.random.default_rng(seed=0).integers(len(validation))
 example = data.to_float(validation[[number]])
 context, truth = example[:, :10], example[:, 10:]
 
