@@ -373,9 +373,9 @@ strip(
     truth[0],
     {
         "ours": prediction[0],
-        "its error": pictures.error_map(truth[0], prediction[0]),
+        "error": pictures.error_map(truth[0], prediction[0]),
         "shipped": better[0],
-        "its error ": pictures.error_map(truth[0], better[0]),
+        "its error": pictures.error_map(truth[0], better[0]),
     },
 )
 
@@ -433,9 +433,9 @@ strip(
     truths[0],
     {
         "forced": teacher_forced[0],
-        "its error": pictures.error_map(truths[0], teacher_forced[0]),
+        "error": pictures.error_map(truths[0], teacher_forced[0]),
         "rolled out": rolled_out[0],
-        "its error ": pictures.error_map(truths[0], rolled_out[0]),
+        "its error": pictures.error_map(truths[0], rolled_out[0]),
     },
 )
 

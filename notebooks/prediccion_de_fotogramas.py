@@ -382,9 +382,9 @@ strip(
     truth[0],
     {
         "el nuestro": prediction[0],
-        "su error": pictures.error_map(truth[0], prediction[0]),
+        "error": pictures.error_map(truth[0], prediction[0]),
         "el incluido": better[0],
-        "su error ": pictures.error_map(truth[0], better[0]),
+        "su error": pictures.error_map(truth[0], better[0]),
     },
 )
 
@@ -445,9 +445,9 @@ strip(
     truths[0],
     {
         "con reales": teacher_forced[0],
-        "su error": pictures.error_map(truths[0], teacher_forced[0]),
+        "error": pictures.error_map(truths[0], teacher_forced[0]),
         "en cadena": rolled_out[0],
-        "su error ": pictures.error_map(truths[0], rolled_out[0]),
+        "su error": pictures.error_map(truths[0], rolled_out[0]),
     },
 )
 
