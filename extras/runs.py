@@ -40,7 +40,7 @@ CHECKPOINT = "checkpoint.keras"
 EARLIER_COMMIT = "4faf66b"  # the last one with other models and other fields in a config
 
 
-# Models and checkpoints ---------------------------------------------------------------------
+# Models ---------------------------------------------------------------------------------------
 
 
 def load_model(path):
@@ -82,20 +82,6 @@ def load_model(path):
     return model
 
 
-def load_checkpoint(closed_loop, folder, config):
-    """Put a run's whole state into the model and its optimizer; return the epochs done."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        raise InputError(f"{folder} has no {CHECKPOINT} to go on from")
-    try:
-        closed_loop.load_weights(path)
-    except Exception as error:  # what a damaged file raises depends on the damage
-        first_line = str(error).strip().split("\n")[0]
-        raise InputError(f"{path} cannot be loaded: {first_line}") from None
-    steps = int(ops.convert_to_numpy(closed_loop.optimizer.iterations))
-    return steps // config.steps_per_epoch
-
-
 def copy_weights(source, model):
     """Give a model the weights of another one; those for grey frames serve for colour, too.
 
@@ -114,26 +100,6 @@ def copy_weights(source, model):
     model.set_weights(values)
 
 
-def change_the_end(folder, planned, config, epoch):
-    """Have a run end after another number of epochs, if its learning rates are still constant.
-
-    Args:
-        folder: the run folder.
-        planned, config: the `Config` that the run had, and the one that it shall have.
-        epoch: how many epochs are done.
-
-    Raises:
-        InputError: they have begun to fall.
-    """
-    if epoch > min(cooldown_start(planned), cooldown_start(config)):
-        raise InputError(
-            f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning rates "
-            f"should be other ones by now. Start another run from its weights: --init {folder}"
-        )
-    if devices.process == 0:
-        write_json(folder / "config.json", dataclasses.asdict(config))
-
-
 # The files of a run -------------------------------------------------------------------------
 
 
@@ -146,7 +112,7 @@ def read_json(path, kind):
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"there is no run with {path}: {error}") from None
+        raise InputError(f"{path} cannot be read: {error}") from None
     if type(content) is not kind:
         raise InputError(f"{path} was not written by a run: it should hold a {kind.__name__}")
     return content
@@ -227,8 +193,25 @@ def environment(distribution=None):
     }
 
 
-def start_folder(folder, config, closed_loop, here):
-    """Make a run of a folder: write what it can be resumed from, before its first epoch."""
+def sample_path(folder, epoch):
+    """Where the forecasts after an epoch, counted from 0, are drawn."""
+    return folder / "samples" / f"epoch-{epoch + 1:04d}.png"
+
+
+# Starting and resuming -----------------------------------------------------------------------
+
+
+def start(folder, config, closed_loop, here):
+    """Make a run of a folder: write what it can be resumed from, before its first epoch.
+
+    Args:
+        folder: an existing folder.
+        config: a `Config` of train.py.
+        closed_loop: the compiled model in training.
+        here: what `environment` returns.
+    """
+    if devices.process > 0:
+        return
     if config.init != "none":
         with atomic_write(folder / "init.keras") as path:
             closed_loop.model.save(path)
@@ -238,9 +221,48 @@ def start_folder(folder, config, closed_loop, here):
     write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
 
 
-def sample_path(folder, epoch):
-    """Where the forecasts after an epoch, counted from 0, are drawn."""
-    return folder / "samples" / f"epoch-{epoch + 1:04d}.png"
+def resume(folder, planned, config, closed_loop, here):
+    """Put a run's state into the model and its optimizer.
+
+    Args:
+        folder, config, closed_loop, here: as for `start`.
+        planned: the `Config` that the run had; `config` may differ from it in `epochs`.
+
+    Returns:
+        epoch: how many epochs are done.
+        rows: those of log.csv, one for each.
+
+    Raises:
+        InputError: a file of the run is missing or damaged, or it is too late for other epochs.
+    """
+    # Process 0 changes files below. The checkpoint, at which JAX lets all processes wait for each
+    # other, comes first, so that none reads a file that has changed already.
+    epoch = load_checkpoint(closed_loop, folder, config)
+    rows = read_log(folder, epoch)
+    if config != planned and epoch > min(cooldown_start(planned), cooldown_start(config)):
+        raise InputError(
+            f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning rates "
+            f"should be other ones by now. Start another run from its weights: --init {folder}"
+        )
+    if devices.process == 0:
+        starts = read_json(folder / "environment.json", list)
+        write_json(folder / "config.json", dataclasses.asdict(config))
+        write_json(folder / "environment.json", [*starts, here])
+    return epoch, rows
+
+
+def load_checkpoint(closed_loop, folder, config):
+    """Put a run's whole state into the model and its optimizer; return the epochs done."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        raise InputError(f"{folder} has no {CHECKPOINT} to go on from")
+    try:
+        closed_loop.load_weights(path)
+    except Exception as error:  # what a damaged file raises depends on the damage
+        first_line = str(error).strip().split("\n")[0]
+        raise InputError(f"{path} cannot be loaded: {first_line}") from None
+    steps = int(ops.convert_to_numpy(closed_loop.optimizer.iterations))
+    return steps // config.steps_per_epoch
 
 
 # After each epoch ---------------------------------------------------------------------------
@@ -265,6 +287,8 @@ class ScoreAndSave(keras.callbacks.Callback):
         videos: validation videos, to be indexed by an array of numbers. So many of them as the
             config says are forecast, from all over them.
     """
+
+    async_safe = True  # Keras then does not wait for each batch before it starts the next
 
     def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos):
         super().__init__()
