@@ -130,11 +130,9 @@ def main():
     print(path)
     if arguments.page:
         scored = truth.shape[1]
-        of_videos = [
-            score(truth[[n]], prediction[[n], :scored]) for n in range(len(truth)) if scored
-        ]
-        scores = None
+        scores, errors = None, [[]] * len(context)
         if scored:
+            errors = [score(t[None], p[None, :scored])["mse"] for t, p in zip(truth, prediction)]
             copies = np.stack([persistence(video, request.context, scored) for video in context])
             scores = {
                 "model": score(truth, prediction[:, :scored]),
@@ -148,7 +146,7 @@ def main():
             prediction,
             animations,
             stills,
-            errors=[of_video["mse"] for of_video in of_videos] or [[]] * len(context),
+            errors=errors,
             scores=scores,
             milliseconds={"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST},
         )

@@ -230,9 +230,8 @@ def to_float(videos):
 class MovingMNIST(keras.utils.PyDataset):
     """Batches of new (x, y) pairs from the training digits, made when they are asked for.
 
-    A batch depends on (seed, epoch, batch index) alone: not on the workers, nor on the batches
-    before it. Every epoch has videos of its own; give `fit` a `SetEpoch` callback, and they are
-    those of its epoch's number, in a run that was interrupted too.
+    A batch depends on (seed, epoch, index) alone, so any number of workers makes the same one.
+    `epoch` must be set before each epoch, see `SetEpoch`: then a resumed run sees the same videos.
 
     Args:
         seed: integer; other seeds, other videos.
@@ -244,7 +243,6 @@ class MovingMNIST(keras.utils.PyDataset):
 
     def __init__(self, seed, batch_size, batches, epoch=0, digits_per_video=2, frames=20, size=64):
         super().__init__()
-        self.digits = load_digits("train")
         self.seed = seed
         self.batch_size = batch_size
         self.batches = batches
@@ -261,7 +259,7 @@ class MovingMNIST(keras.utils.PyDataset):
     def draw(self, index):
         """Videos of a batch, uint8 (batch_size, frames, size, size, 1)."""
         seed = [TRAINING, self.seed, self.epoch, index]
-        return make_videos(self.digits, self.batch_size, seed, *self.shape)
+        return make_videos(load_digits("train"), self.batch_size, seed, *self.shape)
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -307,6 +305,10 @@ def download_official(path=OFFICIAL_PATH, url=OFFICIAL_URL, sha256=OFFICIAL_SHA2
                 cache_dir=temporary.absolute().parent,
                 cache_subdir="",
             )
+        except ValueError:  # by the hash
+            raise Failure(
+                f"{url} sent another file than the official one; nothing was kept"
+            ) from None
         except Exception as error:  # whatever the connection raises
             raise Failure(
                 f"cannot download {url} ({error}): check the connection and try again"

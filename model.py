@@ -102,13 +102,14 @@ class NextFrameModel(keras.Model):
     remat = False  # whether `unroll` keeps only each step's states for the gradient: less memory
 
     def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+        # The layers have the precision; what is measured, and the heads, are float32 in any case.
+        super().__init__(**{"dtype": "float32", **kwargs})
         # TensorFlow's own kernels are several times faster than XLA's on a CPU, and XLA takes
         # minutes to compile an unrolled video. JAX has nothing but XLA.
         self.supports_jit = not ON_TENSORFLOW
 
     def build(self, videos_shape, real_mask_shape=None):
-        self.channels = videos_shape[-1]
+        self.frame_size, self.channels = videos_shape[2:4], videos_shape[-1]
         frame = ops.zeros((1, *videos_shape[2:]))
         # One step on zeros builds every layer. (Keras passes a shape for each argument of `call`.)
         self.step(frame, self.initial_states(1, *videos_shape[2:4]))
@@ -149,9 +150,8 @@ class NextFrameModel(keras.Model):
             all_states.append(states)
         return ops.stack(predictions, axis=1), all_states
 
-    # Once videos of a second shape come, Keras compiles for an unknown number of frames, on
-    # TensorFlow, but the loop above must know it. A fresh function for each call of `fit`,
-    # `evaluate` and `predict` keeps the shape known.
+    # TensorFlow retraces `fit`, `evaluate` and `predict` with unknown sizes once it has seen two
+    # shapes, and the loop above needs the number of frames. So each call compiles anew.
     def make_train_function(self, force=False):
         super().make_train_function(force or ON_TENSORFLOW)
 
@@ -165,7 +165,7 @@ class NextFrameModel(keras.Model):
     def compiled_steps(self):
         """For each height and width: `step`, compiled; filled by `rollout`.
 
-        (Keras would track and save an attribute that is set in __init__.)
+        (No attribute of __init__: Keras would save the models in it as parts of this one.)
         """
         return {}
 
@@ -356,7 +356,8 @@ class KerasExample(NextFrameModel):
         super().__init__(**kwargs)
         self.architecture = {"filters": filters, "precision": precision}
         self.conv_lstms = [
-            ConvLSTM2D(filters, size, activation="relu", dtype=precision) for size in (5, 3, 1)
+            ConvLSTM2D(filters, size, activation="relu", dtype=precision, name=name)
+            for size, name in ((5, "encoder_conv_lstm"), (3, "conv_lstm_2"), (1, "conv_lstm_3"))
         ]
         self.norms = [keras.layers.BatchNormalization(dtype=precision) for _ in range(2)]
 

@@ -273,6 +273,13 @@ def print_scores(scores, copy_last):
 
 def main():
     request = tyro.cli(Request, description=__doc__.split("\n\n")[0])
+    cli.make_folder(request.out)
+    with cli.folder_lock(request.out):
+        forecast_and_score(request)
+
+
+def forecast_and_score(request):
+    """Do what a `Request` says, and print and write what came of it."""
     here = runs.environment()
     scores_path = request.out / "scores.json"
     earlier = runs.read_json(scores_path, list) if scores_path.exists() else []

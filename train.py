@@ -2,7 +2,7 @@
 
     python train.py --preset tiny              a first look, in about a minute
     python train.py                            the shipped model's size, an hour on two CPU cores
-    python train.py --preset gpu               (KERAS_BACKEND=jax is faster there)
+    python train.py --preset gpu               a larger one, on a GPU
     python train.py --batch-size 4 --run runs/mine
     python train.py --data clips --run runs/clips      your own: videos, frames, arrays
     python train.py --resume runs/mine                 go on after an interruption
@@ -11,10 +11,10 @@
     python train.py --config runs/mine --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own predictions,
-as it must when it forecasts. Early in training most of its inputs beyond the context are still
-real frames; their share falls from 1 to 0 ("scheduled sampling", Bengio et al. 2015; but once a
-model goes on by itself, it stays so until the video ends). Gradients flow through the predictions
-that are fed back. What a run leaves in its folder is listed in extras/runs.py.
+as it must when it forecasts. With a probability that falls from 1 to 0 over `sampling_epochs`, the
+next frame beyond the context is still real ("scheduled sampling", Bengio et al. 2015); from the
+first that is not, the model goes on by itself. Gradients flow through the predictions that are fed
+back. What a run leaves in its folder is listed in extras/runs.py.
 
 One batch of the `cpu` preset, with its shapes:
 
@@ -118,7 +118,7 @@ class Config:
     motion_units: PositiveInt = 128
     """Units of the 1x1 convolutions that read the motion."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """bfloat16 halves the memory and is faster on a GPU."""
+    """Of the layers; bfloat16 halves the memory."""
     remat: bool = False
     """Keep less for the gradient, and compute it again (Chen et al. 2016): a third slower."""
 
@@ -142,7 +142,7 @@ class Config:
     clip_norm: NonNegativeFloat = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
     average: float = pydantic.Field(0.999, ge=0, lt=1)
-    """Momentum of the moving average of the weights, which is saved; 0: none."""
+    """Highest momentum of the moving average of the weights, which is saved; 0: none."""
 
 
 PRESETS = {
@@ -320,6 +320,8 @@ def check(config, distribution=None):
         raise InputError(
             f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
         )
+    if len(config.size) not in (1, 2):
+        raise InputError("--size: give height and width, or one number for a square")
     height, width = clips.height_and_width(config.size)
     if config.data == data.MOVING_MNIST and (height != width or height < data.DIGIT_SIZE):
         raise InputError(
@@ -331,6 +333,8 @@ def check(config, distribution=None):
         raise InputError(
             f"--validation-videos {config.validation_videos}: there are {data.EVALUATION_VIDEOS:,}"
         )
+    if config.motion_radius > min(height, width):
+        raise InputError(f"--motion-radius {config.motion_radius}: frames are smaller than that")
     if sum(config.depths) == 0:
         raise InputError("--depths 0 0 0: at least one must be above 0")
     if config.model == "keras-example" and config.remat:
@@ -481,6 +485,7 @@ def defaults_of(start):
     model = runs.load_model(init)
     name = "keras-example" if isinstance(model, models.KerasExample) else "forecaster"
     shape = {"model": name, "channels": model.channels, **model.architecture}
+    del shape["precision"]  # any precision can go on from any weights
     return dataclasses.replace(config, init=str(Path(init).absolute()), **shape)
 
 

@@ -1,7 +1,7 @@
-"""A quiet start, one-line errors, Ctrl-C, and files written whole: open it to change how scripts end.
+"""What scripts share: the backend's environment, one-line errors, Ctrl-C, files written whole.
 
-Nothing here is about video. Every other file imports this one before Keras, because a
-backend reads its environment variables once, while it is imported.
+Open it to change how scripts start and end. Every other file imports this one before Keras,
+because a backend reads its environment variables once, while it is imported.
 """
 
 import contextlib
@@ -99,7 +99,7 @@ def run(main):
         names = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "MemoryError")
         if not any(name in f"{type(error)} {error}" for name in names):
             raise
-        end("out of memory: a smaller --batch-size or smaller frames may fit", 1)
+        end("out of memory: smaller frames may fit, or in training a smaller --batch-size", 1)
 
 
 def make_folder(path):
@@ -156,7 +156,7 @@ def folder_lock(folder):
             yield
     except filelock.Timeout:
         raise InputError(
-            f"another process is training in {folder}: let it end, or name another folder by --run"
+            f"another process is writing to {folder}: let it end, or name another folder"
         ) from None
 
 

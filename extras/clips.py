@@ -104,10 +104,27 @@ def open_clips(
                 else f"--data {path}: no such file or folder"
             )
         known = write_cache(folder, source, files, array, channels, options)
-    for line in known["lines"]:
+    return open_cache(folder)
+
+
+def open_cache(folder):
+    """Open the clips that a folder keeps, whatever has become of their files since.
+
+    Returns:
+        `Clips`.
+
+    Raises:
+        InputError: there are none.
+    """
+    try:
+        known = json.loads((Path(folder) / DESCRIPTION).read_text())
+        frames = np.load(Path(folder) / CACHE, mmap_mode="r")
+        ends = np.cumsum(list(known["clips"].values()))
+        lines = known["lines"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} keeps no converted clips: {error}") from None
+    for line in lines:
         print(line)
-    frames = np.load(folder / CACHE, mmap_mode="r")
-    ends = np.cumsum(list(known["clips"].values()))
     spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
     return Clips(frames, spans, list(known["clips"]))
 

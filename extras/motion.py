@@ -8,10 +8,9 @@ Three standard tools of video coding and optical flow, none with weights of its 
 
 and `cross_entropy`, the loss of a motion that was predicted.
 
-A displacement is never one number here, but a probability for each whole number of pixels
--R..R, for the vertical and for the horizontal axis: "vertical and horizontal" means arrays
-whose last axis holds 2 R + 1 probabilities of the one, then 2 R + 1 of the other. A
-displacement says where a pixel came from: +2 vertically is from two pixels further down.
+Motion is given as probabilities: for each whole displacement -R..R, first vertically, then
+horizontally, so the last axis has 2 (2 R + 1) values ("vertical and horizontal" below). A
+displacement says where a pixel came from: +2 vertically, from two pixels further down.
 """
 
 import numpy as np

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-# The average of the weights takes in each step's with a share of at least 1 / (step + 10), so
-# that it forgets the random start. (As tf.train.ExponentialMovingAverage does with `num_updates`.)
+# The average's momentum is at most step / (step + 9), so that it forgets the random start; one of
+# 0.999 is reached after 9,000 steps. (tf.train.ExponentialMovingAverage with `num_updates`.)
 AVERAGE_WARMUP = 9
 
 

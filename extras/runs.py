@@ -113,7 +113,7 @@ def read_json(path, kind):
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"there is no run with {path}: {error}") from None
+        raise InputError(f"{path} cannot be read: {error}") from None
     if type(content) is not kind:
         raise InputError(f"{path} was not written by a run: it should hold a {kind.__name__}")
     return content
@@ -288,6 +288,8 @@ class ScoreAndSave(keras.callbacks.Callback):
         videos: validation videos, to be indexed by an array of numbers. So many of them as the
             config says are forecast, from all over them.
     """
+
+    async_safe = True  # Keras then does not wait for each batch before it starts the next
 
     def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos):
         super().__init__()

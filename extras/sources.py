@@ -13,6 +13,9 @@ import data
 from extras import clips, devices
 
 
+CLIP_OPTIONS = {"value_range": None, "axes": None, "stride": 1, "fps": None}  # and defaults
+
+
 def training_sets(config, folder, channels, distribution):
     """Open what to train and to validate on.
 
@@ -31,6 +34,7 @@ def training_sets(config, folder, channels, distribution):
         InputError: the clips cannot be used.
     """
     if config.data == data.MOVING_MNIST:
+        refuse_clip_options(vars(config))
         validation = data.EvaluationVideos(
             "validation", config.digits_per_video, config.frames, config.size[0]
         )
@@ -39,7 +43,7 @@ def training_sets(config, folder, channels, distribution):
         devices.barrier(distribution)  # process 0 has converted the clips
         if not (folder / "clips-cache.json").exists():
             raise InputError(f"{folder} must be a folder that all hosts share, with --data")
-    opened = open_own_clips(config.data, folder, config.size, channels, vars(config))
+    opened = open_clips_of_run(folder, vars(config), channels)
     if devices.process == 0:
         devices.barrier(distribution)
     training, validation = clips.split_clips(opened.spans, config.frames)
@@ -51,8 +55,26 @@ def training_sets(config, folder, channels, distribution):
 
 def open_own_clips(source, folder, size, channels, options):
     """`clips.open_clips` with the options of a config or of a request, a dict that has them."""
-    options = {name: options.get(name) for name in ("value_range", "axes", "stride", "fps")}
+    options = {name: options.get(name, default) for name, default in CLIP_OPTIONS.items()}
     return clips.open_clips(source, folder, size, channels, **options)
+
+
+def open_clips_of_run(folder, config, channels):
+    """The clips of a run: those that it has converted when it began, else they are now.
+
+    Clips that were added later would move others between training and validation.
+    """
+    if (folder / "config.json").exists() and (folder / clips.DESCRIPTION).exists():
+        return clips.open_cache(folder)
+    return open_own_clips(config["data"], folder, config["size"], channels, config)
+
+
+def refuse_clip_options(options):
+    """Raise an InputError if a dict of options has some that are for own clips only."""
+    given = [name for name, default in CLIP_OPTIONS.items() if options.get(name) not in (default,)]
+    if given:
+        names = " ".join("--" + name.replace("value_", "") for name in given)
+        raise InputError(f"{names}: only for own clips, which --data PATH names")
 
 
 def open_videos(request, model, run):
@@ -73,6 +95,10 @@ def open_videos(request, model, run):
     """
     frames = request.context + request.horizon
     own_sets = run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
+    if request.data in ("test", "validation", "official"):
+        if request.size is not None:
+            raise InputError("--size is for own clips, which --data PATH names")
+        refuse_clip_options(vars(request))
     if request.data == "official":
         return data.load_official()[:, :frames], (0, 1)
     if request.data in ("test", "validation") and not own_sets:
@@ -86,13 +112,13 @@ def open_videos(request, model, run):
     channels = model.channels
     if request.data == "validation":
         folder = request.model if request.model.is_dir() else request.model.parent
-        value_range = run["value_range"]
-        opened = open_own_clips(run["data"], folder, run["size"], channels, run)
+        value_range = run.get("value_range")
+        opened = open_clips_of_run(folder, run, channels)
         _, spans = clips.split_clips(opened.spans, run["frames"])
     else:
         size = request.size
         if size is None and not clips.is_array(request.data):
-            size = model.get_build_config()["input_shape"][-3:-1]
+            size = model.frame_size
         value_range = request.value_range or run.get("value_range")
         options = {**vars(request), "value_range": value_range}
         opened = open_own_clips(request.data, request.out, size, channels, options)

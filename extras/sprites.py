@@ -138,9 +138,9 @@ def rollout(model, context, horizon, count):
         float32 array (batch, horizon, height, width, channels) in [0, 1].
     """
     sprites, _ = decompose(context, count)
-    videos = sprites.reshape(-1, *sprites.shape[2:])  # (batch * count, frames, height, ...)
-    forecasts = models.rollout(model, videos, horizon)
-    return forecasts.reshape(-1, count, *forecasts.shape[1:]).max(axis=1)
+    # One sprite of all videos after the other, so that memory does not grow with their count.
+    forecasts = [models.rollout(model, sprites[:, k], horizon) for k in range(count)]
+    return np.max(forecasts, axis=0)
 
 
 def warn_without_black_ground(context):

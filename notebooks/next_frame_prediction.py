@@ -16,32 +16,29 @@
 #
 # *[Este cuaderno en español](prediccion_de_fotogramas.ipynb)*
 #
-# A model watches ten frames of a video and predicts the next ten. On the way there, this notebook
-# shows what the data are, what a model learns from them, what a ConvLSTM2D layer does and looks
-# like inside, how it is trained, and how good its forecasts are.
+# A model watches ten frames of a video and predicts the next ten. This notebook tells how: what the
+# data are, what a ConvLSTM2D layer does, how a model is trained, how good its forecasts are, what
+# happens inside, and why the last part of the error is so hard to get rid of.
 #
-# It repeats none of the project's code. Every cell calls functions of five short files, which are
-# made to be read in this order: `data.py`, `model.py`, `train.py`, `predict.py`, `animate.py`. To
-# run everything takes less than five minutes on two CPU cores. A GPU is not needed.
+# It repeats none of the project's code. The cells call functions of five short files, which are
+# made to be read in this order: `data.py`, `model.py`, `train.py`, `predict.py`, `animate.py`. All
+# cells together take less than five minutes on two CPU cores. No GPU is needed.
 #
-# The first cell finds the project's files. Where this notebook came alone, as on Colab, it fetches
-# them and installs what is missing.
+# The first cell looks for these files. If Python cannot find a package later on, run
+# `%pip install -r requirements.txt` in a cell of its own, and restart the kernel.
 
 # %%
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = "https://github.com/OWNER/next-frame-prediction"
-
-places = [Path("."), Path(".."), Path("next-frame-prediction")]
-root = next((place for place in places if (place / "train.py").exists()), None)
+places = [Path("."), Path(".."), *Path(".").iterdir()]
+root = next((place for place in places if (place / "extras" / "motion.py").exists()), None)
 if root is None:
-    root = places[-1]
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, root], check=True)
-    requirements = root / "requirements.txt"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-qr", requirements], check=True)
+    sys.exit(
+        "The project's files are not here: copy its whole folder to this machine (on Colab: upload "
+        "it as a ZIP file, and run !unzip NAME.zip), and run this notebook in that folder."
+    )
 os.chdir(root)
 sys.path.insert(0, os.getcwd())
 
@@ -56,10 +53,11 @@ import data
 import model as models
 import predict
 import train
+from extras import motion, page, pictures, runs, sprites
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import HTML, Image
+from IPython.display import HTML
 from keras import ops
 
 # TINY=1 in the environment makes everything small: to see in a minute that all cells run.
@@ -69,10 +67,10 @@ TINY = os.environ.get("TINY") == "1"
 # ## 1. Moving MNIST
 #
 # The videos are made of MNIST's handwritten digits, of 28 × 28 pixels. Two of them move over a
-# black square of 64 × 64 pixels, each at a constant speed in a direction of its own, and bounce
-# off the walls. Where they overlap, the brighter pixel is seen. It is a toy, and a hard one: to
-# predict it, a model has to find out from the frames alone what the objects are, where each is
-# going, and what a wall does.
+# black square of 64 × 64 pixels. Each has a direction of its own, keeps its speed, and bounces off
+# the walls. Where they overlap, the brighter pixel is seen. It is a toy, and a hard one: from the
+# frames alone, a model has to find out which things there are, where each is going, and what a wall
+# does.
 #
 # `data.make_videos` makes as many as you like. The same seed gives the same videos, on every
 # machine.
@@ -85,33 +83,32 @@ print("digits:", digits.shape, digits.dtype)
 print("videos:", videos.shape, videos.dtype, "(videos, frames, height, width, channels)")
 
 # %% [markdown]
-# A video is a stack of pictures, so a GIF shows it best. This small function shows one within the
-# notebook; `animate.write_gif` does the work.
+# A GIF shows a video best. This small function shows one within the notebook.
 
 
 # %%
-def play(pictures, description):
+def play(frames, description):
     """Show uint8 pictures (frames, height, width, 3) as a GIF that plays in the notebook."""
     with tempfile.TemporaryDirectory() as folder:
-        animate.write_gif(Path(folder) / "pictures.gif", pictures)
-        gif = animate.data_url("gif", (Path(folder) / "pictures.gif").read_bytes())
+        animate.write_gif(Path(folder) / "video.gif", frames)
+        gif = page.data_url("gif", (Path(folder) / "video.gif").read_bytes())
     return HTML(f'<img src="{gif}" alt="{description}">')
 
 
-def beside_each_other(frames):
+def in_a_row(frames):
     """Frames (videos, height, width, channels) -> one picture of them all."""
-    return np.concatenate([data.enlarge(frame, 2, data.REAL_COLOUR) for frame in frames], axis=1)
+    tiles = [pictures.enlarge(frame, 2, pictures.REAL_COLOUR) for frame in frames]
+    return np.concatenate(tiles, axis=1)
 
 
-pictures = [beside_each_other(videos[:, n]) for n in range(videos.shape[1])]
-play(pictures, "Six videos of two moving digits each")
+play([in_a_row(videos[:, n]) for n in range(20)], "Six videos of two moving digits each")
 
 # %% [markdown]
-# ## 2. Training and validation sets
+# ## 2. Three sets
 #
-# Training videos are made while training asks for them, and never repeat: `data.MovingMNIST` makes
-# batch after batch from MNIST's 60,000 training digits. So nothing can be learned by heart, and a
-# batch depends on its number and the seed alone.
+# **Training** videos are made while training asks for them, from MNIST's 60,000 training digits,
+# and never repeat. So nothing can be learned by heart. A batch depends on the seed and on its
+# number alone.
 
 # %%
 training = data.MovingMNIST(seed=0, batch_size=4, batches=250)
@@ -120,48 +117,50 @@ x, y = training[0]
 print("a batch: x", x.shape, x.dtype, f"from {x.min():g} to {x.max():g}")
 print("         y", y.shape)
 print("the first batch, asked for again, is the same:", np.array_equal(x, training[0][0]))
-print("the second one is the same as the first:", np.array_equal(x, training[1][0]))
+print("the second batch is the same as the first:", np.array_equal(x, training[1][0]))
 
 # %% [markdown]
-# Validation videos are the opposite: always the same 10,000, made of digits of MNIST's *test* set.
-# The model has never seen their handwriting. (A third set, for final scores, is made of the other
-# half of those digits.)
+# **Validation** videos are always the same 10,000. They are made of MNIST's *test* digits, whose
+# handwriting no model has seen in training. Every look at the quality of a model in this notebook
+# is a look at them. The **test** set, for final scores, is made in the same way from the other half
+# of those digits. Both are made as they are indexed:
 
 # %%
-COUNT = 3 if TINY else 50
-validation = data.evaluation_videos("validation", np.arange(COUNT))
-print("validation:", validation.shape, validation.dtype)
+validation = data.EvaluationVideos("validation")
+examples = validation[np.arange(3 if TINY else 40)]
+
+print(f"{len(validation)} validation videos; the first of them:", examples.shape, examples.dtype)
 
 # %% [markdown]
 # ## 3. The next frame is the answer
 #
-# Nobody needs to label anything: the right answer to "what comes after frame $n$?" is frame
-# $n + 1$. So the input $x$ and the target $y$ are the same video, shifted by one frame. These are
-# the essential lines of `data.shift_frames`:
+# Nobody has to label anything. What comes after frame $n$? Frame $n + 1$ is the right answer, and
+# the video itself has it. So the input $x$ and the target $y$ are the same video, shifted by one
+# frame. These are the essential lines of `data.shift_frames`:
 #
 # ```python
 # videos = to_float(videos)              # uint8 in 0..255 -> float32 in [0, 1]
 # return videos[:, :-1], videos[:, 1:]   # x: frames 1 to 19;  y: frames 2 to 20
 # ```
 #
-# Below each input (grey) stands its target (orange). Every target is the next input: follow one to
-# the upper right.
+# Below, each input (grey) stands above its target (orange). Follow a target to the upper right: it
+# is the next input.
 
 # %%
 x, y = data.shift_frames(videos)
 print("x", x.shape, "  y", y.shape)
 print("y[:, n] is x[:, n + 1]:", np.array_equal(y[:, :-1], x[:, 1:]))
 
-inputs = [(frame, data.REAL_COLOUR) for frame in x[0, :8]]
-targets = [(frame, data.PREDICTED_COLOUR) for frame in y[0, :8]]
-data.film_strip([inputs, targets], ["x", "y"])
+inputs = [(frame, pictures.REAL_COLOUR) for frame in x[0, :7]]
+targets = [(frame, pictures.PREDICTED_COLOUR) for frame in y[0, :7]]
+pictures.film_strip([inputs, targets], ["input x", "target y"], scale=2)
 
 # %% [markdown]
 # ## 4. ConvLSTM2D: a memory with the shape of a picture
 #
-# One frame does not tell where a digit is going; that takes memory. A ConvLSTM2D layer (Shi et al.
-# 2015) carries two states from frame to frame, the output $h$ and the memory $c$. Both are
-# pictures with several channels, called filters. For each frame $x_n$ it computes
+# One frame does not tell where a digit is going. That takes memory. A ConvLSTM2D layer (Shi et al.
+# 2015) carries two states from frame to frame: its output $h$ and its memory $c$. Both are pictures
+# with several channels, one for each filter. For each frame $x_n$ it computes
 #
 # $$\begin{aligned}
 # i &= \sigma(W_i * [x_n, h_{n-1}] + b_i) & &\text{input gate: what to write} \\
@@ -171,150 +170,202 @@ data.film_strip([inputs, targets], ["x", "y"])
 # h_n &= o \odot \tanh(c_n) & &\text{the new output}
 # \end{aligned}$$
 #
-# That is an LSTM whose products are convolutions ($*$). Every pixel has its own memory and looks at
-# its neighbours only, and all pixels share the same weights: what is learned about movement in one
-# corner holds in all others. The four convolutions have the same input, so they are computed as one
-# with four times as many filters. Hence the 32 in these shapes:
+# This is an LSTM whose products are convolutions ($*$). Every pixel has a memory of its own, and
+# looks at its neighbours only. All pixels share the same weights, so what is learned about motion
+# in one corner holds in all of them.
+#
+# The four convolutions read the same input, so they are computed as one with four times as many
+# filters. That is why 8 filters have kernels with 32:
 
 # %%
 layer = models.ConvLSTM2D(filters=8, kernel_size=3)
-frame = x[:1, 0]
-states = layer.empty_states(batch=1, height=64, width=64)
-h, states = layer.step(frame, states)
+states = layer.initial_states(batch=1, height=64, width=64)
+for n in range(3):
+    h, states = layer.step(x[:1, n], states)  # one frame at a time
 
-print("frame:", frame.shape, "(batch, height, width, channels)")
+print("frame:", x[:1, 0].shape, "(batch, height, width, channels)")
 print("h and c:", [tuple(state.shape) for state in states], "(batch, height, width, filters)")
 for weight in layer.weights:
     print(f"{weight.name}:", tuple(weight.shape))
+keras_says = ops.convert_to_numpy(layer(x[:1, :3]))  # Keras's own layer, over the same frames
+print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 
 # %% [markdown]
-# `model.py` stacks such layers. Convolutions shrink the frame first, since a digit is larger than
-# 3 × 3 pixels; the layers work at an eighth of its size, and tell from what they remember how what
-# they see will move next.
+# ## 5. A stack of such layers
 #
-# ### Two digits, two sheets
+# One layer with 3 × 3 kernels sees one pixel farther with each frame. So layers are stacked, each
+# reading what the one below says. The simplest model here, `KerasExample`, is the stack that the
+# Keras site shows: three layers, and a convolution that paints the next frame. Its whole step:
 #
-# Two digits that overlap look like one. But each moves as a whole, and that gives them away: nothing
-# of a digit was ever darker than what is seen at its place now. So a `SheetForecaster` sees a frame
-# as two sheets that lie upon each other. In the first frame both hold everything. Then each sheet is
-# moved to where it fits best below the next frame, and loses what is brighter than that frame:
-# whatever does not move along. This is measured, not learned. A few frames later, each sheet holds
-# one digit, and never mind if they cross:
-
-# %%
-sheets = np.zeros((1, 2, 64, 64, 1), "float32")  # (batch, sheets, height, width, channels)
-apart = []
-for n in range(8):
-    sheets, moved_by = models.separate(x[1:2, n], sheets, radius=4)
-    apart.append(ops.convert_to_numpy(sheets)[0])
-
-rows = [x[1, :8], [both[0] for both in apart], [both[1] for both in apart]]
-data.film_strip(
-    [[(frame, data.REAL_COLOUR) for frame in row] for row in rows],
-    ["frame", "sheet 1", "sheet 2"],
-)
-
-# %% [markdown]
-# So the ConvLSTM2D layers watch one thing at a time, as if every sheet were a video of its own, and
-# say how it will move. The forecast is made of the sheets as they were last seen, in their
-# predicted places. Another model, `Forecaster`, predicts pixels, and is for videos in which
-# things do not move as a whole. Whatever is inside, each model is one step:
+# ```python
+# x, first_state = first.step(frame, states[0])  # (batch, height, width, filters)
+# x, second_state = second.step(self.norms[0](x, training=training), states[1])
+# x, third_state = third.step(self.norms[1](x, training=training), states[2])
+# return self.paint_head(x), [first_state, second_state, third_state]
+# ```
+#
+# We train the other one, the `Forecaster`. Three things are different.
+#
+# **It has the shape of a U.** Convolutions make the frame smaller, so that the layers see farther
+# and cost less; then the way goes up again.
+#
+# ```text
+# 64×64 frame                                                next frame 64×64
+#    ↓ convolution                                                  ↑
+#    32×32 ─────────────────────────────────────────────────────→ 32×32
+#       ↓ convolution                                            ↑
+#       16×16 ConvLSTM2D layers                       16×16 ConvLSTM2D layers
+#          ↓ convolution                                 ↑
+#          8×8 ConvLSTM2D layers ────────────────────────┘
+# ```
+#
+# Within it, each layer *adds* something to what the one below says (a residual connection), and so
+# many layers are as easy to train as few:
+#
+# ```python
+# for norm, conv_lstm, state in zip(self.norms, self.conv_lstms, states):
+#     h, state = conv_lstm.step(norm(x), state)
+#     x = x + h
+# ```
+#
+# **It has two answers.** Most of the next frame is this frame, moved. So one head says for each
+# pixel where it comes from, and the pixels are moved (`motion.warp`). Another head paints the frame
+# anew. A gate between 0 and 1 blends the two, pixel by pixel:
+#
+# ```python
+# next_frame = gate * moved + (1 - gate) * painted
+# ```
+#
+# **It is told how things have moved so far.** For each block of 4 × 4 pixels, `motion.block_matching`
+# measures how the last frame moved into this one, as codecs for video do. What was measured earlier
+# is carried along with the things that move. Nothing of this is learned. What will happen *next* is
+# left to the ConvLSTM2D layers.
+#
+# Whatever is inside, every model is one step:
 #
 # ```python
 # next_frame, states = model.step(frame, states)
 # ```
 #
-# Here is the one that we are about to train. `train.PRESETS` has several sizes, and this is the
-# smallest one with more epochs. Every hyperparameter is a field of `train.Config`, with a comment.
+# `train.PRESETS` has several sizes. We train `tiny`. The project also ships the weights of a larger
+# model, which was trained for longer, and we shall need them. All hyperparameters are fields of
+# `train.Config`, each with a comment.
 
 # %%
-config = dataclasses.replace(train.PRESETS["tiny"], epochs=12)
+config = train.PRESETS["tiny"]
 if TINY:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
     config = dataclasses.replace(config, **small)
 
 model = train.build_model(config)
-print(f"{model.count_params():,} parameters")
-for layer, (h, c) in zip(model.conv_lstms, model.empty_states(1, 64, 64)["layers"]):
-    print(f"{layer.name}: kernel {tuple(layer.cell.kernel.shape)}, h and c {tuple(h.shape)}")
+shipped = runs.load_model(predict.SHIPPED)
+
+for name, forecaster in {"tiny": model, "shipped": shipped}.items():
+    print(f"{name}: {forecaster.count_params() / 1e6:.2f} million parameters")
+    states = forecaster.initial_states(batch=1, height=64, width=64)
+    for part in ("down", "coarse", "up"):
+        for h, c in states[part]:
+            print(f"   a ConvLSTM2D layer in stack_{part}: h and c", tuple(h.shape))
 
 # %% [markdown]
-# ## 5. Training, for two minutes
+# ## 6. Training
 #
-# How should a model be trained that will have to go on from its own predictions? If it only ever
-# sees real frames ("teacher forcing"), it never learns to live with its own mistakes. So we train
-# it as it will be used, in a closed loop: it reads some real frames and goes on from its own
-# predictions. Early on most of those are replaced by real frames; their share falls to zero
-# ("scheduled sampling", Bengio et al. 2015). The essential lines of the model's
-# `read`, which a call of the model calls:
+# The model will have to go on from its own predictions. If it only ever sees real frames while it
+# is trained ("teacher forcing"), it never learns to live with its own mistakes. So it is trained as
+# it will be used, in closed loop: it reads some real frames, and goes on from its own predictions.
+# In the beginning most of those are replaced by real frames; their share falls to zero ("scheduled
+# sampling", Bengio et al. 2015). These are the essential lines of the model's `unroll`:
 #
 # ```python
 # for n in range(videos.shape[1]):
-#     frame = videos[:, n]
-#     if real is not None and n > 0:
-#         frame = ops.where(frame_is_real, frame, predictions[-1])
+#     frame = videos[:, n]  # (batch, height, width, channels)
+#     if real_mask is not None and n > 0:
+#         is_real = ops.reshape(real_mask[:, n], (-1, 1, 1, 1))
+#         frame = ops.where(is_real, frame, predictions[-1])
 #     prediction, states = step(frame, states)
 # ```
 #
-# `train.train` is what `python train.py` runs. It leaves a folder with the weights, a log,
-# pictures, and all that is needed to go on.
+# The loss is the squared error, summed over the pixels of a frame. A second, smaller one compares
+# the predicted motion with the motion that was then measured.
+#
+# To be quick, `tiny` trains on videos of 12 frames: it reads six and predicts six. Afterwards it can
+# read and predict as many as you like, since all it has learned is one step.
+#
+# `train.train` is what `python train.py --preset tiny` runs. It leaves a folder with the weights, a
+# log, pictures, and all that is needed to go on.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
 train.train(config, run)
 
 # %% [markdown]
-# The curve is that of forecasts of validation videos. The first predicted frame is the easiest; the
+# After each epoch it forecasts validation videos. The first predicted frame is the easiest. The
 # last one builds on all predictions before it.
 
+
 # %%
-Image(run / "curve.png")
+def curves(lines, horizontal, title):
+    """Draw a line for each {label: (horizontal values, errors)}; lower is better."""
+    _, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for label, line in lines.items():
+        axis.plot(*line, marker=".", label=label)
+    axis.set(xlabel=horizontal, ylabel="MSE, summed over pixels", title=title, ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    plt.show()
+
+
+log = runs.read_log(run, config.epochs)
+trained_on = [int(row["videos"]) for row in log]
+columns = {
+    "last predicted frame": "val_mse_last_frame",
+    "mean of the predicted frames": "val_mse",
+    "first predicted frame": "val_mse_first_frame",
+}
+lines = {
+    label: (trained_on, [float(row[column]) for row in log]) for label, column in columns.items()
+}
+curves(lines, "training videos", "Forecasts of validation videos")
 
 # %% [markdown]
-# ## 6. Ten frames in, ten frames out
+# ## 7. Ten frames in, ten frames out
 #
-# Now a validation video at random (another seed, another video). The model reads the first ten
-# frames, and predicts ten more without ever seeing a real frame again. The essential lines of
-# `model.rollout`:
+# Now a validation video at random (another seed, another video). The model reads ten frames, and
+# predicts ten more without ever seeing a real frame again. The essential lines of `model.rollout`:
 #
 # ```python
 # for n in range(frames + horizon - 1):
-#     frame = context[:, n] if n < frames else predictions[-1]
-#     inputs = {"frame": frame, "states": states}
-#     prediction, states = model.compiled_step(inputs)  # model.step, compiled
+#     frame = context[:, n] if n < frames else predictions[-1]  # (batch, height, width, channels)
+#     prediction, states = step({"frame": frame, "states": states})
 #     if n >= frames - 1:
 #         predictions.append(prediction)
 # ```
 
 # %%
-rng = np.random.default_rng(seed=11)
-example = data.evaluation_videos("validation", rng.integers(data.EVALUATION_VIDEOS, size=1))
-context, truth = data.to_float(example[:, :10]), data.to_float(example[:, 10:])
+number = np.random.default_rng(seed=0).integers(len(validation))
+example = data.to_float(validation[[number]])
+context, truth = example[:, :10], example[:, 10:]
 
-trained_here = train.load_model(run)
+trained_here = runs.load_model(run)
 prediction = models.rollout(trained_here, context, horizon=10)
 print("context", context.shape, "-> prediction", prediction.shape)
-data.forecast_strip(context, truth, prediction)
+pictures.forecast_strip(context, truth, prediction, labels=("real", "predicted"))
 
 # %% [markdown]
-# On the move, and the more blurred the farther ahead. The blur has a reason: the error is squared,
-# and whoever is unsure between two places does best with half a digit in each.
+# The farther ahead, the more blurred. The blur has a reason: the error is squared, and if a digit
+# may be in one of two places, half a digit in each costs least.
 #
-# The project ships weights of a larger model that was trained for longer. Here are both below the
-# real frames, with their errors: orange where the prediction is too bright, blue where it is too
-# dark.
+# Here are our model and the shipped one, each with its error: orange where the prediction is too
+# bright, blue where it is too dark.
+
 
 # %%
-shipped = train.load_model(predict.SHIPPED)
-print(f"{trained_here.count_params():,} and {shipped.count_params():,} parameters")
-
-
-def strip(real, predictions):
+def strip(real, predictions, real_label="real"):
     """A film strip of real frames, and below them of what was predicted, {label: frames}."""
-    rows = [[(frame, data.REAL_COLOUR) for frame in real]]
+    rows = [[(frame, pictures.REAL_COLOUR) for frame in real]]
     for frames in predictions.values():
-        rows.append([(frame, data.PREDICTED_COLOUR) for frame in frames])
-    return data.film_strip(rows, ["real", *predictions])
+        rows.append([(frame, pictures.PREDICTED_COLOUR) for frame in frames])
+    return pictures.film_strip(rows, [real_label, *predictions])
 
 
 better = models.rollout(shipped, context, horizon=10)
@@ -322,22 +373,21 @@ strip(
     truth[0],
     {
         "ours": prediction[0],
-        "error": animate.error_map(truth[0], prediction[0]),
+        "error": pictures.error_map(truth[0], prediction[0]),
         "shipped": better[0],
-        "its error": animate.error_map(truth[0], better[0]),
+        "its error": pictures.error_map(truth[0], better[0]),
     },
 )
 
 # %% [markdown]
-# ## 7. How wrong, and when
+# ## 8. How wrong, and when
 #
-# One video proves nothing, so now the same with many. `models.rollout` rolls a model out over any
-# number of videos, and `predict.score` compares with the real frames. MSE is the squared error
-# summed over the pixels of a frame; SSIM compares structures, and 1 means the same picture. A model
-# that is worth anything must beat copying the last frame that it saw.
+# One video proves nothing. `predict.score` compares many forecasts with the real frames. MSE is the
+# squared error, summed over the pixels of a frame. SSIM compares structures; 1 means the same
+# picture. A model that is worth anything must beat copying the last frame that it saw.
 
 # %%
-contexts, truths = data.to_float(validation[:, :10]), validation[:, 10:]
+contexts, truths = data.to_float(examples[:, :10]), examples[:, 10:]
 forecasts = {
     "trained here": models.rollout(trained_here, contexts, 10),
     "shipped": models.rollout(shipped, contexts, 10),
@@ -347,126 +397,90 @@ scores = {name: predict.score(truths, forecast) for name, forecast in forecasts.
 for name, score in scores.items():
     print(f"{name}: MSE {score['mean']['mse']:.1f}, SSIM {score['mean']['ssim']:.3f}")
 
-# %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-for name, score in scores.items():
-    axes[0].plot(range(1, 11), score["mse"], marker=".", label=name)
-    axes[1].plot(range(1, 11), score["ssim"], marker=".", label=name)
-axes[0].set(xlabel="predicted frame", title="MSE (lower is better)", ylim=(0, None))
-axes[1].set(xlabel="predicted frame", title="SSIM (higher is better)")
-axes[0].legend()
-plt.show()
+ahead = range(1, 11)
+lines = {name: (ahead, score["mse"]) for name, score in scores.items()}
+curves(lines, "predicted frame", "Three forecasts of the same videos")
 
 # %% [markdown]
-# Errors grow with every frame, because a slightly wrong direction leads further and further away. The two scores need not agree: SSIM minds
-# blur, and so may rank a sharp copy in the wrong place above a blurred forecast in the right one.
+# The error grows with every frame: a slightly wrong direction leads farther and farther away.
 #
-# ## 8. Watch it
-#
-# Four validation videos, the real one at the left and the shipped model's forecast at the right.
-# Both sides show the same context first, framed in grey; with the orange frame the forecast begins.
+# Four of these videos, the real one at the left and the shipped model's forecast at the right. Both
+# sides show the same context first, framed in grey. With the orange frame the forecast begins.
 
 # %%
-pictures = [
-    animate.side_by_side(contexts[n], truths[n], forecasts["shipped"][n])
-    for n in range(min(4, COUNT))
+animations = [
+    animate.side_by_side(
+        contexts[n], truths[n], forecasts["shipped"][n], words=("real", "context", "predicted")
+    )
+    for n in range(min(4, len(examples)))
 ]
-HTML("".join(play(video, "Real video beside the predicted one").data for video in pictures))
+HTML("".join(play(video, "Real video beside the predicted one").data for video in animations))
 
 # %% [markdown]
-# ## 9. How much must it see?
+# ## 9. A picture that flatters, and one that tells the truth
 #
-# All these forecasts are of the same ten frames. What changes is how many frames the model saw just
-# before them. One frame tells what the digits look like and where they are, but not where they are
-# going.
+# Many demonstrations show predictions like those of the second row. Each was made from the *real*
+# frames before it (teacher forcing): the model only ever looks one frame ahead. The fourth row is a
+# forecast of the same frames by the same weights, rolled out on its own predictions. Compare the
+# last columns, and ask of any picture of predicted video which of the two it shows.
 
 # %%
-FEW = 2 if TINY else 20
-lengths = [1, 10] if TINY else [1, 2, 3, 5, 10]
-fewer = {n: models.rollout(shipped, contexts[:FEW, -n:], 10) for n in lengths}
-strip(truths[0], {f"saw {n}": forecast[0] for n, forecast in fewer.items()})
-
-# %%
-errors = [predict.score(truths[:FEW], forecast)["mean"]["mse"] for forecast in fewer.values()]
-figure, axis = plt.subplots(figsize=(5.5, 3.5), layout="constrained")
-axis.plot(lengths, errors, marker="o", color="tab:orange")
-axis.set(xlabel="frames that the model saw", ylabel="MSE of the next ten", ylim=(0, None))
-axis.grid(alpha=0.3)
-plt.show()
-
-# %% [markdown]
-# ## 10. A picture that flatters, and one that tells the truth
-#
-# Many demonstrations show predictions like those in the second row: every one was made from the
-# *real* frames before it. That is teacher forcing. It looks splendid, since the model only ever has
-# to look one frame ahead. The fourth row is a true forecast of the same frames by the same weights.
-# Compare the last column, and ask of any picture of predicted video which of the two it is.
-
-# %%
-x, _ = data.shift_frames(validation[:FEW])
-teacher_forced = ops.convert_to_numpy(shipped(x))[:, 9:]
+FEW = 2 if TINY else 16
+x, _ = data.shift_frames(examples[:FEW])
+teacher_forced = ops.convert_to_numpy(shipped(x))[:, 9:]  # predictions of frames 11 to 20
 rolled_out = forecasts["shipped"][:FEW]
 strip(
     truths[0],
     {
         "forced": teacher_forced[0],
-        "error": animate.error_map(truths[0], teacher_forced[0]),
-        "forecast": rolled_out[0],
-        "its error": animate.error_map(truths[0], rolled_out[0]),
+        "error": pictures.error_map(truths[0], teacher_forced[0]),
+        "rolled out": rolled_out[0],
+        "its error": pictures.error_map(truths[0], rolled_out[0]),
     },
 )
 
 # %%
-figure, axis = plt.subplots(figsize=(5.5, 3.5), layout="constrained")
-for name, forecast in [("teacher-forced", teacher_forced), ("forecast", rolled_out)]:
-    axis.plot(range(1, 11), predict.score(truths[:FEW], forecast)["mse"], marker=".", label=name)
-axis.set(xlabel="predicted frame", ylabel="MSE", ylim=(0, None))
-axis.grid(alpha=0.3)
-axis.legend()
-plt.show()
+both = {"rolled out": rolled_out, "teacher-forced": teacher_forced}
+errors = {name: predict.score(truths[:FEW], frames)["mse"] for name, frames in both.items()}
+lines = {name: (ahead, values) for name, values in errors.items()}
+curves(lines, "predicted frame", "The same model, the same frames")
 
 # %% [markdown]
-# ## 11. Inside a ConvLSTM2D layer
+# ## 10. Inside a ConvLSTM2D layer
 #
-# What do the gates do while a digit passes? We let the shipped model watch two videos at once, one
-# with a single digit and one that is black throughout, and note down what happens in its first
-# ConvLSTM2D layer, which works on 8 × 8 places. Whatever differs between the two is the layer's
-# reaction to the digit. (Each video is two sheets to the model. We look at the first one of each.)
-#
+# What do the gates do while a digit passes? The shipped model watches two videos at once: one has a
+# single digit, the other is black. We note what happens in its first ConvLSTM2D layer, which works
+# on 16 × 16 places. Whatever differs between the two videos is the layer's reaction to the digit.
 # The gates are computed from the layer's weights, just as in the formulas above.
 
 # %%
-digit = data.to_float(data.evaluation_videos("validation", [3], digits_per_video=1))
-both = np.concatenate([digit, np.zeros_like(digit)])
-layer = shipped.conv_lstms[0]
+single_digits = data.EvaluationVideos("validation", digits_per_video=1)
+digit = data.to_float(single_digits[[3]])
+digit_and_black = np.concatenate([digit, np.zeros_like(digit)])
+layer = shipped.stack_down.conv_lstms[0]
 reactions = []
 
 
 def step_and_note(x, states):
     """The layer's own step, and a note of how far its insides differ between the two videos."""
     kernel, recurrent_kernel, bias = layer.weights
-    x_part = ops.conv(ops.cast(x, "float32"), kernel, padding="same")
-    h_part = ops.conv(ops.cast(states[0], "float32"), recurrent_kernel, padding="same")
-    input_gate, forget_gate, _, output_gate = ops.split(
-        ops.sigmoid(x_part + h_part + bias), 4, axis=-1
-    )
+    gates = ops.conv(x, kernel, padding="same")
+    gates = gates + ops.conv(states[0], recurrent_kernel, padding="same") + bias
+    input_gate, forget_gate, _, output_gate = ops.split(ops.sigmoid(gates), 4, axis=-1)
     h, (_, c) = type(layer).step(layer, x, states)
-    insides = [input_gate, forget_gate, output_gate, c, h]  # each (4, height, width, filters)
-    insides = np.stack([ops.convert_to_numpy(ops.cast(part, "float32")) for part in insides])
-    reactions.append(np.abs(insides[:, 0] - insides[:, 2]).mean(axis=-1))  # mean over filters
+    insides = [input_gate, forget_gate, output_gate, c, h]  # (2 videos, 16, 16, filters) each
+    insides = np.stack([ops.convert_to_numpy(part) for part in insides])
+    reactions.append(np.abs(insides[:, 0] - insides[:, 1]).mean(axis=-1))  # mean over filters
     return h, [h, c]
 
 
 layer.step = step_and_note
-states = shipped.empty_states(2, 64, 64)
-for n in range(16):
-    _, states = shipped.step(both[:, n], states)
-del layer.step
+shipped.unroll(digit_and_black[:, :16])
+del layer.step  # the class's own again
 
-# %%
 names = ["frame", "input gate", "forget gate", "output gate", "memory c", "output h"]
 brightest = np.max(reactions, axis=(0, 2, 3))
-figure, axes = plt.subplots(6, 8, figsize=(10, 7.5), layout="constrained")
+figure, axes = plt.subplots(6, 8, figsize=(9, 6.8), layout="constrained")
 for column, n in enumerate(range(0, 16, 2)):
     axes[0, column].imshow(digit[0, n], cmap="gray")
     axes[0, column].set_title(n + 1, fontsize=10)
@@ -479,29 +493,221 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Compare the rows. At the first frame the gates answer where the digit is. Then they answer nearly
-# everywhere, since every place is told how its sheet has moved so far, and a black sheet has not.
-# The memory *c* was empty before the first frame; it fills while the frames go by, and stays when
-# the gates have calmed down. That is how a layer that sees one frame at a time can know a
-# direction.
+# All of it moves along with the digit, though the layer's weights are the same at every place and
+# know of no digit. Before the first frame the memory *c* is empty. From then on it holds what the
+# input gate let in and the forget gate kept. So a layer that sees one frame at a time can know what
+# came before.
 #
-# ## 12. Your turn
+# ## 11. Where the model thinks that things are going
 #
-# 1. **Twenty frames ahead.** Make videos of 30 frames by
-#    `data.evaluation_videos("validation", [0], frames=30)`, and call `models.rollout` with
+# For each block of 4 × 4 pixels the model predicts a displacement, before it sees the next frame.
+# Not one number: a probability for each of −4 … 4 pixels along either axis. It leaves their logits
+# in the state `predicted_motion`, the vertical ones first.
+#
+# A displacement says where a pixel comes *from*. So the motion is its negative: +2 vertically is a
+# pixel from two pixels further down, which moved up.
+
+# %%
+watched = data.to_float(validation[[49]])  # both digits bounce off walls, at frames 7 and 8
+x, y = data.shift_frames(watched)
+predicted, all_states = shipped.unroll(x)
+logits = ops.stack([states["predicted_motion"][0] for states in all_states])  # (19, 16, 16, 18)
+predicted_motion = [ops.softmax(axis) for axis in ops.split(logits, 2, axis=-1)]
+measured_motion = ops.split(motion.block_matching(y[0], x[0], shipped.motion_radius), 2, axis=-1)
+predicted_motion, measured_motion = (  # (vertical and horizontal, frames, 16, 16, 9 displacements)
+    np.stack([ops.convert_to_numpy(axis) for axis in both])
+    for both in (predicted_motion, measured_motion)
+)
+displacements = np.arange(-shipped.motion_radius, shipped.motion_radius + 1)
+contrast = ops.convert_to_numpy(motion.contrast(predicted[0]))[..., 0]  # (19, 16, 16)
+
+figure, axes = plt.subplots(3, 4, figsize=(11, 8), layout="constrained")
+view = {"xlim": (15.5, 57.5), "ylim": (63.5, 27.5)}  # where the digits are
+for column, n in enumerate(range(4, 8)):
+    rows, columns = np.nonzero(contrast[n] > 0.15)  # the blocks in which something is
+    centre_y, centre_x = motion.BLOCK * rows + 1.5, motion.BLOCK * columns + 1.5  # in pixels
+    # The block of the highest contrast, and what is thought of it.
+    block = np.unravel_index(contrast[n].argmax(), contrast[n].shape)
+    corner = (motion.BLOCK * block[1] - 0.5, motion.BLOCK * block[0] - 0.5)
+    for axis, moved, colour in [
+        (axes[0, column], predicted_motion, "darkorange"),
+        (axes[1, column], measured_motion, "deepskyblue"),
+    ]:
+        down, right = -(moved[:, n, rows, columns] * displacements).sum(axis=-1)
+        axis.imshow(x[0, n], cmap="gray")
+        axis.quiver(centre_x - right, centre_y - down, right, down, color=colour, width=0.012,
+                    angles="xy", scale_units="xy", scale=1)  # fmt: skip
+        axis.add_patch(plt.Rectangle(corner, 4, 4, fill=False, edgecolor="red", linewidth=1.5))
+        axis.set(**view, xticks=[], yticks=[])
+    axes[0, column].set_title(f"frame {n + 1} → {n + 2}")
+
+    vertical, horizontal = predicted_motion[(slice(None), n, *block)]
+    axis = axes[2, column]
+    # Reversed, since the motion is the negative of the displacement.
+    axis.imshow(np.outer(vertical[::-1], horizontal[::-1]), cmap="Oranges", vmin=0, vmax=1,
+                extent=(-4.5, 4.5, 4.5, -4.5))  # fmt: skip
+    down, right = -(measured_motion[(slice(None), n, *block)] * displacements).sum(axis=-1)
+    axis.plot(right, down, "o", color="deepskyblue", fillstyle="none", markersize=11)
+    axis.set(xlabel="pixels to the right", xticks=[-4, 0, 4], yticks=[-4, 0, 4])
+for axis, label in zip(axes[:, 0], ["predicted", "measured", "pixels down"]):
+    axis.set_ylabel(label)
+plt.show()
+
+# %% [markdown]
+# In orange: the motion that the model expects, the mean of its probabilities. An arrow begins where
+# the pixels are, and ends where they should be in the next frame. In blue: what `block_matching`
+# measures once that frame is there. Watch what happens at the walls.
+#
+# Below are the probabilities for the block with the red border, and a blue circle at what then
+# happened. One dark square means that the model is sure. Where several squares are coloured, it is
+# not: the moved pixels are a mixture, and that is the blur.
+#
+# ## 12. Frames taken apart into sprites
+#
+# Much of the error comes from digits that get in each other's way. Where they overlap, they look
+# like one thing. But each moves as a whole, and that gives them away: nothing of a digit was ever
+# brighter than what is seen at its place now. So `sprites.decompose` begins with two copies of the
+# first frame. From frame to frame it shifts each to where it fits best, and takes away whatever is
+# brighter than the frame there, since that did not move along. It passes the frames forward, back,
+# and forward again. This is measured, not learned. (Wang and Adelson 1994; Jojic and Frey 2001.)
+
+# %%
+crossing = data.to_float(validation[[45]])[:, :10]  # its digits cross in the fifth frame
+parts, moved = sprites.decompose(crossing, count=2)
+print("frames", crossing.shape, "-> sprites", parts.shape)
+together = parts.max(axis=1)
+print("the brighter pixel of both is the frame:", np.array_equal(together, crossing))
+strip(crossing[0], {"sprite 1": parts[0, 0], "sprite 2": parts[0, 1]}, real_label="frame")
+
+# %% [markdown]
+# Each sprite is now a video of its own, with one digit. The *same* model forecasts each of them,
+# without any further training, and the brighter pixel of both forecasts is taken. From the
+# terminal: `python predict.py --sprites 2`.
+
+# %%
+forecasts["with sprites"] = sprites.rollout(shipped, contexts, 10, count=2)
+scores["with sprites"] = predict.score(truths, forecasts["with sprites"])
+for name in ("shipped", "with sprites"):
+    print(f"{name}: MSE {scores[name]['mean']['mse']:.1f}")
+
+frames_error, sprites_error = (
+    np.square(forecasts[name] - data.to_float(truths)).mean(axis=(1, 2, 3, 4))
+    for name in ("shipped", "with sprites")
+)
+helped = np.argmax(frames_error - sprites_error)  # the video that gains most
+strip(
+    truths[helped],
+    {"frames": forecasts["shipped"][helped], "sprites": forecasts["with sprites"][helped]},
+)
+
+# %% [markdown]
+# It has a price. Sprites assume bright things on black ground that keep their shapes and move as a
+# whole. That is the definition of Moving MNIST, and seldom that of other videos. So they are off
+# unless you ask for them.
+#
+# ## 13. Where the rest of the error comes from
+#
+# Could a perfect forecaster have no error at all? No. A digit's place is rounded down to whole
+# pixels before it is drawn. So ten frames do not tell its exact direction, and directions that look
+# the same now lead to different places later.
+#
+# Let us see that. Here is a video of one digit. We try a great many digits that start nearly in the
+# same place and move in nearly the same direction, and keep those that are in exactly the same
+# place in all of the first ten frames: nobody could tell them from the real one.
+
+# %%
+real = single_digits.numbers[31, 0]  # which digit, start x, start y, direction as part of a turn
+room = 64 - data.DIGIT_SIZE  # pixels in which it moves
+
+
+def places(numbers):
+    """Numbers (..., 4) -> the digit's left and top edge in pixels, (..., 2, 20 frames)."""
+    direction = 2 * np.pi * numbers[..., 3:]
+    velocity = data.STEP * np.concatenate([np.cos(direction), np.sin(direction)], axis=-1)
+    return (room * data.bounce(numbers[..., 1:3], velocity, 20)).astype(int)
+
+
+spread = np.array([0, 1 / room, 1 / room, 0.02])  # at most a pixel, and a fiftieth of a turn
+guesses = real + spread * np.random.default_rng(0).uniform(-1, 1, size=(200_000, 4))
+fits = (places(guesses) == places(real))[..., :10].all(axis=(1, 2))
+futures = data.to_float(data.move_digits(single_digits.digits, guesses[fits][:, None]))
+print(f"{fits.sum()} of {len(guesses)} look the same for ten frames")
+print("their contexts are equal:", np.array_equal(futures[:, :10].min(0), futures[:, :10].max(0)))
+
+best = futures.mean(axis=0)
+order = np.argsort(guesses[fits][:, 3])  # by direction
+truth = data.to_float(single_digits[[31]])[0]
+by_model = models.rollout(shipped, truth[None, :10], 10)[0]
+strip(
+    truth[10:],
+    {
+        "a future": futures[order[0], 10:],
+        "another": futures[order[-1], 10:],
+        "their mean": best[10:],
+        "shipped": by_model,
+    },
+)
+
+# %%
+for name, frames in [("the mean of all futures", best[10:]), ("the shipped model", by_model)]:
+    print(f"{name}: MSE {predict.score(truth[None, 10:], frames[None])['mean']['mse']:.1f}")
+
+# %% [markdown]
+# The mean of all futures that are still possible is the forecast with the least expected squared
+# error. Nobody can do better in the long run, and it is blurred, too.
+#
+# `benchmarks/floor.py` computes this mean for videos of two digits whose shapes and places are
+# known exactly. Its error is **8.6**, the floor for every model. Between it and ours stands another
+# yardstick, `benchmarks/tracks.py`: it takes the frames apart into sprites, and gives the exact
+# places of each to a small network that has learned from a million simulated tracks how things
+# move in Moving MNIST. It never sees a pixel, and is told the law of motion. Its error is about
+# **11.5**.
+
+# %%
+FLOOR = [4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4]  # of predicted frames 1 to 10
+ladder = {
+    "copying the last frame": scores["copying the last frame"]["mean"]["mse"],
+    "trained here": scores["trained here"]["mean"]["mse"],
+    "shipped": scores["shipped"]["mean"]["mse"],
+    "with sprites": scores["with sprites"]["mean"]["mse"],
+    "tracks, and the law of motion": 11.5,
+    "floor": 8.6,
+}
+for name, error in ladder.items():
+    print(f"{name:30} {error:6.1f}")
+
+lines = {name: (ahead, scores[name]["mse"]) for name in ("shipped", "with sprites")}
+curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to gain")
+
+# %% [markdown]
+# So the error has four parts, from the top of this list to the bottom:
+#
+# - from frames to **sprites**: to tell apart digits that get in each other's way;
+# - from sprites to **tracks**: to know speed and walls as exactly as the frames show them. The
+#   model has to learn that law from pixels, and its own blurred predictions become its inputs;
+# - from tracks to the **floor**: to use the law perfectly;
+# - the **floor** itself: what the context does not tell.
+#
+# (The model's errors here are those of a few validation videos. The other two were computed on the
+# test set, as in the README's table.)
+#
+# ## 14. Your turn
+#
+# 1. **Twenty frames ahead.** Take videos of 30 frames,
+#    `data.EvaluationVideos("validation", frames=30)[[0]]`, and call `models.rollout` with
 #    `horizon=20`. When does it stop being a forecast? In the terminal:
 #    `python animate.py --horizon 20`.
-# 2. **Three digits.** Give the shipped model videos with `digits_per_video=3`, which it never saw.
-#    Then train with `dataclasses.replace(config, digits_per_video=3, sheets=3)`. In the terminal,
-#    from the shipped weights on: `python train.py --init assets/forecaster.keras
-#    --digits-per-video 3 --sheets 3 --run runs/three`.
-# 3. **Your own clip.** Any grey video as a NumPy array `(videos, frames, height, width)` will do,
-#    uint8 or floats in [0, 1], height and width divisible by 8. Save it by `np.save("clip.npy",
-#    clip)`, then run `python animate.py --data clip.npy`. What does a model that knows nothing but
-#    digits make of it?
-# 4. **Look into the other layer.** Replace `shipped.conv_lstms[0]` in section 11 by `[1]`. Which of
-#    them remembers longer?
+# 2. **How much must it see?** Forecast from `contexts[:, -n:]` for `n` of 1, 2, 3 and 5. One frame
+#    tells what the digits look like, but not where they are going. How many are enough?
+# 3. **Three digits.** Forecast `data.EvaluationVideos("validation", digits_per_video=3)`, which the
+#    shipped model has never seen, with and without `sprites.rollout(..., count=3)`. To train on
+#    such videos: `python train.py --init assets/forecaster.keras --digits-per-video 3 --run
+#    runs/three`.
+# 4. **Another layer.** In section 10, replace `shipped.stack_down` by `shipped.stack_coarse`. Which
+#    of the two follows the digit more closely? (At 8 × 8 places, of course, all is coarser.)
 # 5. **Teacher forcing.** Train with `dataclasses.replace(config, teacher_forcing=True)`, and draw
-#    section 7 again. How much of the gap comes from training in a closed loop?
-# 6. **Pixels.** Train with `dataclasses.replace(config, model="forecaster")`, and draw section 6
-#    again. Where are its forecasts blurred, and those of sheets are not?
+#    section 8 again. What does the closed loop bring?
+# 6. **Nothing measured.** Train with `dataclasses.replace(config, motion_radius=0)`. Now the layers
+#    must find out by themselves how things move, and paint every pixel. Compare both curves.
+# 7. **A video of your own.** `python train.py --data film.mp4 --preset tiny --run runs/film`, then
+#    `python animate.py runs/film`. (To read MP4 files: `pip install av`.)

@@ -16,33 +16,30 @@
 #
 # *[This notebook in English](next_frame_prediction.ipynb)*
 #
-# Un modelo ve diez fotogramas de un vídeo y predice los diez siguientes. Por el camino, este
-# cuaderno enseña cómo son los datos, qué aprende de ellos un modelo, qué hace una capa ConvLSTM2D y
-# qué aspecto tiene por dentro, cómo se entrena y hasta qué punto acierta.
+# Un modelo ve diez fotogramas de un vídeo y predice los diez siguientes. Este cuaderno cuenta cómo:
+# de qué están hechos los datos, qué hace una capa ConvLSTM2D, cómo se entrena un modelo, hasta qué
+# punto acierta, qué ocurre en su interior y por qué cuesta tanto eliminar la última parte del error.
 #
-# Aquí no se repite nada del código del proyecto. Cada celda llama a funciones de cinco archivos
+# Aquí no se repite nada del código del proyecto. Las celdas llaman a funciones de cinco archivos
 # cortos, pensados para leerse en este orden: `data.py`, `model.py`, `train.py`, `predict.py` y
 # `animate.py`. Los nombres del código y los mensajes de los programas están en inglés. Ejecutarlo
 # todo lleva menos de cinco minutos con dos núcleos de CPU; no hace falta una GPU.
 #
-# La primera celda busca los archivos del proyecto. Si el cuaderno está solo, como ocurre en Colab,
-# los descarga e instala lo que falte.
+# La primera celda busca esos archivos. Si más adelante Python no encuentra algún paquete, ejecuta
+# `%pip install -r requirements.txt` en una celda aparte y reinicia el kernel.
 
 # %%
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = "https://github.com/OWNER/next-frame-prediction"
-
-places = [Path("."), Path(".."), Path("next-frame-prediction")]
-root = next((place for place in places if (place / "train.py").exists()), None)
+places = [Path("."), Path(".."), *Path(".").iterdir()]
+root = next((place for place in places if (place / "extras" / "motion.py").exists()), None)
 if root is None:
-    root = places[-1]
-    subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, root], check=True)
-    requirements = root / "requirements.txt"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-qr", requirements], check=True)
+    sys.exit(
+        "Faltan los archivos del proyecto: copia su carpeta entera a este equipo (en Colab, súbela "
+        "como ZIP y ejecuta !unzip NOMBRE.zip) y abre este cuaderno dentro de ella."
+    )
 os.chdir(root)
 sys.path.insert(0, os.getcwd())
 
@@ -57,10 +54,11 @@ import data
 import model as models
 import predict
 import train
+from extras import motion, page, pictures, runs, sprites
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import HTML, Image
+from IPython.display import HTML
 from keras import ops
 
 # Con TINY=1 en el entorno todo es pequeño: en un minuto se ve que todas las celdas funcionan.
@@ -70,10 +68,10 @@ TINY = os.environ.get("TINY") == "1"
 # ## 1. Moving MNIST
 #
 # Los vídeos se componen con los dígitos manuscritos de MNIST, de 28 × 28 píxeles. Dos de ellos se
-# mueven sobre un cuadrado negro de 64 × 64 píxeles, cada uno a velocidad constante y en su propia
-# dirección, y rebotan en las paredes. Donde se superponen, se ve el píxel más claro. Es un juguete,
-# pero un juguete difícil: para predecirlo, el modelo tiene que averiguar, solo a partir de los
-# fotogramas, qué objetos hay, adónde va cada uno y qué hace una pared.
+# mueven por un cuadrado negro de 64 × 64 píxeles. Cada uno lleva su propia dirección, mantiene la
+# velocidad y rebota en las paredes. Donde se superponen, se ve el píxel más claro. Es un juguete,
+# pero un juguete difícil: solo a partir de los fotogramas, el modelo tiene que averiguar qué
+# objetos hay, hacia dónde va cada uno y qué hace una pared.
 #
 # `data.make_videos` genera cuantos queramos. La misma semilla produce los mismos vídeos en
 # cualquier ordenador.
@@ -86,33 +84,35 @@ print("dígitos:", digits.shape, digits.dtype)
 print("vídeos:", videos.shape, videos.dtype, "(vídeos, fotogramas, alto, ancho, canales)")
 
 # %% [markdown]
-# Un vídeo es una pila de imágenes, así que lo mejor es verlo como GIF. Esta pequeña función lo
-# muestra dentro del cuaderno; el trabajo lo hace `animate.write_gif`.
+# La mejor forma de ver un vídeo es un GIF. Esta pequeña función lo muestra dentro del cuaderno.
 
 
 # %%
-def play(pictures, description):
+def play(frames, description):
     """Muestra imágenes uint8 (fotogramas, alto, ancho, 3) como un GIF animado en el cuaderno."""
     with tempfile.TemporaryDirectory() as folder:
-        animate.write_gif(Path(folder) / "pictures.gif", pictures)
-        gif = animate.data_url("gif", (Path(folder) / "pictures.gif").read_bytes())
+        animate.write_gif(Path(folder) / "video.gif", frames)
+        gif = page.data_url("gif", (Path(folder) / "video.gif").read_bytes())
     return HTML(f'<img src="{gif}" alt="{description}">')
 
 
-def beside_each_other(frames):
+def in_a_row(frames):
     """Fotogramas (vídeos, alto, ancho, canales) -> una sola imagen con todos."""
-    return np.concatenate([data.enlarge(frame, 2, data.REAL_COLOUR) for frame in frames], axis=1)
+    tiles = [pictures.enlarge(frame, 2, pictures.REAL_COLOUR) for frame in frames]
+    return np.concatenate(tiles, axis=1)
 
 
-pictures = [beside_each_other(videos[:, n]) for n in range(videos.shape[1])]
-play(pictures, "Seis vídeos, cada uno con dos dígitos en movimiento")
+play(
+    [in_a_row(videos[:, n]) for n in range(20)],
+    "Seis vídeos, cada uno con dos dígitos que se mueven",
+)
 
 # %% [markdown]
-# ## 2. Conjuntos de entrenamiento y de validación
+# ## 2. Tres conjuntos de datos
 #
-# Los vídeos de entrenamiento se generan a medida que hacen falta y nunca se repiten:
-# `data.MovingMNIST` prepara un lote tras otro con los 60 000 dígitos de entrenamiento de MNIST. Así
-# no hay nada que aprender de memoria, y cada lote depende únicamente de su número y de la semilla.
+# Los vídeos de **entrenamiento** se generan a medida que hacen falta, con los 60 000 dígitos de
+# entrenamiento de MNIST, y nunca se repiten. Así no hay nada que aprender de memoria. Cada lote
+# depende únicamente de la semilla y de su número.
 
 # %%
 training = data.MovingMNIST(seed=0, batch_size=4, batches=250)
@@ -121,48 +121,51 @@ x, y = training[0]
 print("un lote: x", x.shape, x.dtype, f"de {x.min():g} a {x.max():g}")
 print("         y", y.shape)
 print("el primer lote, si se pide otra vez, es el mismo:", np.array_equal(x, training[0][0]))
-print("el segundo es igual que el primero:", np.array_equal(x, training[1][0]))
+print("el segundo lote es igual que el primero:", np.array_equal(x, training[1][0]))
 
 # %% [markdown]
-# Con los vídeos de validación pasa lo contrario: son siempre los mismos 10 000, hechos con dígitos
-# del conjunto de *prueba* de MNIST. El modelo nunca ha visto esa caligrafía. (Con la otra mitad de
-# esos dígitos se forma un tercer conjunto, el de prueba, para la evaluación final).
+# Los vídeos de **validación** son siempre los mismos 10 000. Están hechos con los dígitos de
+# *prueba* de MNIST, una caligrafía que ningún modelo ha visto al entrenarse. Siempre que en este
+# cuaderno se juzga un modelo, se hace con ellos. El conjunto de **prueba**, reservado para la
+# evaluación final, se forma del mismo modo con la otra mitad de esos dígitos. Los vídeos de ambos
+# se crean en el momento en que se piden, por su índice:
 
 # %%
-COUNT = 3 if TINY else 50
-validation = data.evaluation_videos("validation", np.arange(COUNT))
-print("validación:", validation.shape, validation.dtype)
+validation = data.EvaluationVideos("validation")
+examples = validation[np.arange(3 if TINY else 40)]
+
+print(f"{len(validation)} vídeos de validación; los primeros:", examples.shape, examples.dtype)
 
 # %% [markdown]
 # ## 3. La respuesta es el fotograma siguiente
 #
-# Nadie tiene que etiquetar nada: la respuesta correcta a «¿qué viene después del fotograma $n$?» es
-# el fotograma $n + 1$. Por eso la entrada $x$ y el objetivo $y$ son el mismo vídeo, desplazado un
-# fotograma. Estas son las líneas esenciales de `data.shift_frames`:
+# Nadie tiene que etiquetar nada. ¿Qué viene después del fotograma $n$? La respuesta correcta es el
+# fotograma $n + 1$, y está en el propio vídeo. Por eso la entrada $x$ y el objetivo $y$ son el mismo
+# vídeo, desplazado un fotograma. Estas son las líneas esenciales de `data.shift_frames`:
 #
 # ```python
 # videos = to_float(videos)              # uint8 en 0..255 -> float32 en [0, 1]
 # return videos[:, :-1], videos[:, 1:]   # x: fotogramas 1 a 19;  y: fotogramas 2 a 20
 # ```
 #
-# Debajo de cada entrada (en gris) está su objetivo (en naranja). Cada objetivo es la entrada
-# siguiente: basta con seguir uno hacia arriba y a la derecha.
+# En la imagen, cada entrada (en gris) está encima de su objetivo (en naranja). Sigue cualquier
+# objetivo hacia arriba y a la derecha: es la entrada siguiente.
 
 # %%
 x, y = data.shift_frames(videos)
 print("x", x.shape, "  y", y.shape)
 print("y[:, n] es x[:, n + 1]:", np.array_equal(y[:, :-1], x[:, 1:]))
 
-inputs = [(frame, data.REAL_COLOUR) for frame in x[0, :8]]
-targets = [(frame, data.PREDICTED_COLOUR) for frame in y[0, :8]]
-data.film_strip([inputs, targets], ["x", "y"])
+inputs = [(frame, pictures.REAL_COLOUR) for frame in x[0, :7]]
+targets = [(frame, pictures.PREDICTED_COLOUR) for frame in y[0, :7]]
+pictures.film_strip([inputs, targets], ["entrada x", "objetivo y"], scale=2)
 
 # %% [markdown]
 # ## 4. ConvLSTM2D: una memoria con forma de imagen
 #
-# Un solo fotograma no dice hacia dónde va un dígito; para saberlo hace falta memoria. Una capa
-# ConvLSTM2D (Shi et al., 2015) conserva dos estados de un fotograma a otro: la salida $h$ y la
-# memoria $c$. Ambos son imágenes con varios canales, llamados filtros. Para cada fotograma $x_n$
+# Un solo fotograma no dice hacia dónde va un dígito. Para saberlo hace falta memoria. Una capa
+# ConvLSTM2D (Shi et al., 2015) conserva dos estados de un fotograma al siguiente: su salida $h$ y su
+# memoria $c$. Ambos son imágenes con varios canales, uno por cada filtro. Para cada fotograma $x_n$
 # calcula
 #
 # $$\begin{aligned}
@@ -174,154 +177,204 @@ data.film_strip([inputs, targets], ["x", "y"])
 # \end{aligned}$$
 #
 # Es una LSTM en la que los productos son convoluciones ($*$). Cada píxel tiene su propia memoria y
-# solo mira a sus vecinos, y todos los píxeles comparten los mismos pesos: lo que se aprende sobre
-# el movimiento en una esquina vale en todas las demás. Las cuatro convoluciones tienen la misma
-# entrada, así que se calculan como una sola con el cuádruple de filtros. De ahí el 32 de estas
-# formas:
+# solo mira a sus vecinos. Todos los píxeles comparten los mismos pesos, así que lo que se aprende
+# sobre el movimiento en una esquina vale en todas las demás.
+#
+# Las cuatro convoluciones leen la misma entrada, de modo que se calculan como una sola con el
+# cuádruple de filtros. Por eso a 8 filtros les corresponden núcleos (*kernels*) con 32:
 
 # %%
 layer = models.ConvLSTM2D(filters=8, kernel_size=3)
-frame = x[:1, 0]
-states = layer.empty_states(batch=1, height=64, width=64)
-h, states = layer.step(frame, states)
+states = layer.initial_states(batch=1, height=64, width=64)
+for n in range(3):
+    h, states = layer.step(x[:1, n], states)  # un fotograma cada vez
 
-print("fotograma:", frame.shape, "(lote, alto, ancho, canales)")
+print("fotograma:", x[:1, 0].shape, "(lote, alto, ancho, canales)")
 print("h y c:", [tuple(state.shape) for state in states], "(lote, alto, ancho, filtros)")
 for weight in layer.weights:
     print(f"{weight.name}:", tuple(weight.shape))
+keras_says = ops.convert_to_numpy(layer(x[:1, :3]))  # la capa de Keras, con los mismos fotogramas
+print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 
 # %% [markdown]
-# `model.py` apila estas capas. Primero unas convoluciones reducen el fotograma, porque un dígito es
-# mayor que 3 × 3 píxeles; las capas trabajan a un octavo de su tamaño y, con lo que recuerdan, dicen
-# cómo se va a mover lo que ven.
+# ## 5. Una pila de capas
 #
-# ### Dos dígitos, dos láminas
+# Una capa con núcleos de 3 × 3 ve un píxel más lejos con cada fotograma. Por eso se apilan varias:
+# cada una lee lo que dice la de abajo. El modelo más sencillo de este proyecto, `KerasExample`, es
+# la pila que aparece en la web de Keras: tres capas y una convolución que pinta el fotograma
+# siguiente. Este es su paso completo:
 #
-# Dos dígitos superpuestos parecen uno solo. Pero cada uno se mueve entero, y eso los delata: nada de
-# un dígito ha sido nunca más oscuro que lo que ahora se ve en su sitio. Por eso un `SheetForecaster`
-# ve cada fotograma como dos láminas puestas una sobre otra. En el primero, ambas lo contienen todo.
-# Después, cada lámina se mueve adonde mejor encaja debajo del fotograma siguiente y pierde lo que es
-# más claro que él: lo que no la acompaña. Esto se mide, no se aprende. Unos fotogramas más tarde,
-# cada lámina tiene un dígito, aunque se crucen:
-
-# %%
-sheets = np.zeros((1, 2, 64, 64, 1), "float32")  # (lote, láminas, alto, ancho, canales)
-apart = []
-for n in range(8):
-    sheets, moved_by = models.separate(x[1:2, n], sheets, radius=4)
-    apart.append(ops.convert_to_numpy(sheets)[0])
-
-rows = [x[1, :8], [both[0] for both in apart], [both[1] for both in apart]]
-data.film_strip(
-    [[(frame, data.REAL_COLOUR) for frame in row] for row in rows],
-    ["fotograma", "lámina 1", "lámina 2"],
-)
-
-# %% [markdown]
-# Así, las capas ConvLSTM2D miran una sola cosa cada vez, como si cada lámina fuera otro vídeo, y
-# dicen cómo se moverá. La predicción se compone de las láminas tal como se vieron por última vez, en
-# los sitios previstos. Otro modelo, `Forecaster`, predice píxeles y sirve para vídeos en los que las
-# cosas no se mueven enteras. Haya lo que haya dentro, cada modelo es un solo paso:
+# ```python
+# x, first_state = first.step(frame, states[0])  # (lote, alto, ancho, filtros)
+# x, second_state = second.step(self.norms[0](x, training=training), states[1])
+# x, third_state = third.step(self.norms[1](x, training=training), states[2])
+# return self.paint_head(x), [first_state, second_state, third_state]
+# ```
+#
+# Nosotros vamos a entrenar el otro, `Forecaster`, que se distingue en tres cosas.
+#
+# **Tiene forma de U.** Unas convoluciones reducen el fotograma, para que las capas vean más lejos y
+# cuesten menos; después se recorre el camino inverso.
+#
+# ```text
+# fotograma 64×64                                     fotograma siguiente 64×64
+#    ↓ convolución                                                  ↑
+#    32×32 ─────────────────────────────────────────────────────→ 32×32
+#       ↓ convolución                                            ↑
+#       16×16 capas ConvLSTM2D                        16×16 capas ConvLSTM2D
+#          ↓ convolución                                 ↑
+#          8×8 capas ConvLSTM2D ─────────────────────────┘
+# ```
+#
+# En su interior, cada capa *suma* algo a lo que dice la de abajo (una conexión residual), y así es
+# tan fácil entrenar muchas capas como pocas:
+#
+# ```python
+# for norm, conv_lstm, state in zip(self.norms, self.conv_lstms, states):
+#     h, state = conv_lstm.step(norm(x), state)
+#     x = x + h
+# ```
+#
+# **Da dos respuestas.** Casi todo el fotograma siguiente es el actual, desplazado. Por eso una de
+# las salidas dice de dónde viene cada píxel, y los píxeles se desplazan (`motion.warp`). La otra
+# pinta el fotograma desde cero. Una puerta, entre 0 y 1, mezcla las dos píxel a píxel:
+#
+# ```python
+# next_frame = gate * moved + (1 - gate) * painted
+# ```
+#
+# **Se le dice cómo se ha movido todo hasta ahora.** Para cada bloque de 4 × 4 píxeles,
+# `motion.block_matching` mide cómo se ha llegado del fotograma anterior al actual, igual que los
+# códecs de vídeo. Lo que se midió antes viaja junto con los objetos que se mueven. Nada de esto se
+# aprende. Lo que pasará *después* queda en manos de las capas ConvLSTM2D.
+#
+# Tenga lo que tenga dentro, cada modelo es un solo paso:
 #
 # ```python
 # next_frame, states = model.step(frame, states)
 # ```
 #
-# Este es el que vamos a entrenar. En `train.PRESETS` hay varios tamaños; este es el menor, con más
-# épocas. Cada hiperparámetro es un campo de `train.Config`, con su comentario.
+# En `train.PRESETS` hay varios tamaños. Vamos a entrenar el menor, `tiny`. El proyecto incluye
+# además los pesos de un modelo mayor, entrenado durante más tiempo, que también nos van a hacer
+# falta. Cada hiperparámetro es un campo de `train.Config`, con su comentario.
 
 # %%
-config = dataclasses.replace(train.PRESETS["tiny"], epochs=12)
+config = train.PRESETS["tiny"]
 if TINY:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
     config = dataclasses.replace(config, **small)
 
 model = train.build_model(config)
-print(f"{model.count_params():,} parámetros")
-for layer, (h, c) in zip(model.conv_lstms, model.empty_states(1, 64, 64)["layers"]):
-    print(f"{layer.name}: kernel {tuple(layer.cell.kernel.shape)}, h y c {tuple(h.shape)}")
+shipped = runs.load_model(predict.SHIPPED)
+
+for name, forecaster in {"tiny": model, "incluido": shipped}.items():
+    print(f"{name}: {forecaster.count_params() / 1e6:.2f} millones de parámetros")
+    states = forecaster.initial_states(batch=1, height=64, width=64)
+    for part in ("down", "coarse", "up"):
+        for h, c in states[part]:
+            print(f"   una capa ConvLSTM2D en stack_{part}: h y c", tuple(h.shape))
 
 # %% [markdown]
-# ## 5. Dos minutos de entrenamiento
+# ## 6. El entrenamiento
 #
-# ¿Cómo se entrena un modelo que tendrá que continuar a partir de sus propias predicciones? Si solo
-# ve fotogramas reales (*teacher forcing*), nunca aprende a convivir con sus errores. Por eso lo
-# entrenamos tal como se va a usar, en bucle cerrado: lee unos fotogramas reales y continúa a
-# partir de sus propias predicciones. Al principio, la mayoría de estas se sustituyen por
-# fotogramas reales; esa proporción va bajando hasta cero (*scheduled sampling*, Bengio et al.,
-# 2015). Las líneas esenciales del método `read`
-# del modelo, el que se ejecuta al llamar al modelo:
+# El modelo tendrá que continuar a partir de sus propias predicciones. Si al entrenarse solo ve
+# fotogramas reales (*teacher forcing*), nunca aprende a convivir con sus errores. Por eso se entrena
+# tal como se va a usar, en bucle cerrado: lee unos fotogramas reales y continúa a partir de lo que
+# él mismo predice. Al principio, casi todas esas predicciones se sustituyen por fotogramas reales;
+# la proporción va bajando hasta cero (muestreo programado o *scheduled sampling*, Bengio et al.,
+# 2015). Estas son las líneas esenciales del método `unroll` del modelo:
 #
 # ```python
 # for n in range(videos.shape[1]):
-#     frame = videos[:, n]
-#     if real is not None and n > 0:
-#         frame = ops.where(frame_is_real, frame, predictions[-1])
+#     frame = videos[:, n]  # (lote, alto, ancho, canales)
+#     if real_mask is not None and n > 0:
+#         is_real = ops.reshape(real_mask[:, n], (-1, 1, 1, 1))
+#         frame = ops.where(is_real, frame, predictions[-1])
 #     prediction, states = step(frame, states)
 # ```
 #
-# `train.train` es lo que ejecuta `python train.py`. Deja una carpeta con los pesos, un registro,
-# imágenes y todo lo necesario para continuar.
+# La función de pérdida es el error cuadrático, sumado sobre los píxeles de un fotograma. Un segundo
+# término, de menor peso, compara el movimiento predicho con el que después se midió.
+#
+# Para ir deprisa, `tiny` se entrena con vídeos de 12 fotogramas: lee seis y predice seis. Después
+# puede leer y predecir cuantos haga falta, porque lo único que ha aprendido es a dar un paso.
+#
+# `train.train` es lo que ejecuta `python train.py --preset tiny`. Deja una carpeta con los pesos, un
+# registro, imágenes y todo lo necesario para continuar.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
 train.train(config, run)
 
 # %% [markdown]
-# La curva mide predicciones de vídeos de validación: el error cuadrático (*MSE*) frente al número
-# de vídeos de entrenamiento. El primer fotograma predicho (*first*) es el más fácil; el último
-# (*last*) se apoya en todas las predicciones anteriores.
+# Al final de cada época se predicen vídeos de validación. El primer fotograma predicho es el más
+# fácil. El último se apoya en todas las predicciones anteriores.
+
 
 # %%
-Image(run / "curve.png")
+def curves(lines, horizontal, title):
+    """Dibuja una línea por cada {etiqueta: (valores horizontales, errores)}; menos es mejor."""
+    _, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for label, line in lines.items():
+        axis.plot(*line, marker=".", label=label)
+    axis.set(xlabel=horizontal, ylabel="MSE, suma sobre los píxeles", title=title, ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    plt.show()
+
+
+log = runs.read_log(run, config.epochs)
+trained_on = [int(row["videos"]) for row in log]
+columns = {
+    "último fotograma predicho": "val_mse_last_frame",
+    "media de los fotogramas predichos": "val_mse",
+    "primer fotograma predicho": "val_mse_first_frame",
+}
+lines = {
+    label: (trained_on, [float(row[column]) for row in log]) for label, column in columns.items()
+}
+curves(lines, "vídeos de entrenamiento", "Predicciones de vídeos de validación")
 
 # %% [markdown]
-# ## 6. Entran diez fotogramas, salen diez
+# ## 7. Entran diez fotogramas, salen diez
 #
-# Ahora, un vídeo de validación al azar (con otra semilla, otro vídeo). El modelo lee los diez
-# primeros fotogramas y predice diez más sin volver a ver ninguno real. Las líneas esenciales de
+# Ahora, un vídeo de validación al azar (con otra semilla, otro vídeo). El modelo lee diez
+# fotogramas y predice diez más sin volver a ver ninguno real. Las líneas esenciales de
 # `model.rollout`:
 #
 # ```python
 # for n in range(frames + horizon - 1):
-#     frame = context[:, n] if n < frames else predictions[-1]
-#     inputs = {"frame": frame, "states": states}
-#     prediction, states = model.compiled_step(inputs)  # model.step, compilado
+#     frame = context[:, n] if n < frames else predictions[-1]  # (lote, alto, ancho, canales)
+#     prediction, states = step({"frame": frame, "states": states})
 #     if n >= frames - 1:
 #         predictions.append(prediction)
 # ```
-#
-# En la tira, *real* son los fotogramas reales y *predicted*, los predichos.
 
 # %%
-rng = np.random.default_rng(seed=11)
-example = data.evaluation_videos("validation", rng.integers(data.EVALUATION_VIDEOS, size=1))
-context, truth = data.to_float(example[:, :10]), data.to_float(example[:, 10:])
+number = np.random.default_rng(seed=0).integers(len(validation))
+example = data.to_float(validation[[number]])
+context, truth = example[:, :10], example[:, 10:]
 
-trained_here = train.load_model(run)
+trained_here = runs.load_model(run)
 prediction = models.rollout(trained_here, context, horizon=10)
 print("contexto", context.shape, "-> predicción", prediction.shape)
-data.forecast_strip(context, truth, prediction)
+pictures.forecast_strip(context, truth, prediction, labels=("real", "predicción"))
 
 # %% [markdown]
-# Se mueve, y cuanto más lejos, más borroso. Lo borroso tiene su razón: el error se eleva al cuadrado, y quien duda
-# entre dos sitios sale mejor parado si pone medio dígito en cada uno.
+# Cuanto más lejos, más borroso. Y lo borroso tiene su razón: el error se eleva al cuadrado, así que,
+# si un dígito puede estar en dos sitios, lo que menos cuesta es poner medio dígito en cada uno.
 #
-# El proyecto incluye los pesos de un modelo mayor, entrenado durante más tiempo. Aquí están los
-# dos, debajo de los fotogramas reales y con sus errores: en naranja donde la predicción es
-# demasiado clara y en azul donde es demasiado oscura.
+# Aquí están nuestro modelo y el incluido, cada uno con su error: en naranja, donde la predicción es
+# demasiado clara; en azul, donde es demasiado oscura.
+
 
 # %%
-shipped = train.load_model(predict.SHIPPED)
-print(f"{trained_here.count_params():,} y {shipped.count_params():,} parámetros")
-
-
-def strip(real, predictions):
+def strip(real, predictions, real_label="real"):
     """Una tira de fotogramas reales y, debajo, lo que se predijo: {etiqueta: fotogramas}."""
-    rows = [[(frame, data.REAL_COLOUR) for frame in real]]
+    rows = [[(frame, pictures.REAL_COLOUR) for frame in real]]
     for frames in predictions.values():
-        rows.append([(frame, data.PREDICTED_COLOUR) for frame in frames])
-    return data.film_strip(rows, ["real", *predictions])
+        rows.append([(frame, pictures.PREDICTED_COLOUR) for frame in frames])
+    return pictures.film_strip(rows, [real_label, *predictions])
 
 
 better = models.rollout(shipped, context, horizon=10)
@@ -329,23 +382,22 @@ strip(
     truth[0],
     {
         "el nuestro": prediction[0],
-        "error": animate.error_map(truth[0], prediction[0]),
+        "error": pictures.error_map(truth[0], prediction[0]),
         "el incluido": better[0],
-        "su error": animate.error_map(truth[0], better[0]),
+        "su error": pictures.error_map(truth[0], better[0]),
     },
 )
 
 # %% [markdown]
-# ## 7. Cuánto se equivoca, y cuándo
+# ## 8. Cuánto se equivoca y cuándo
 #
-# Un solo vídeo no demuestra nada, así que hagamos lo mismo con muchos. `models.rollout` predice
-# cualquier número de vídeos, y `predict.score` compara el resultado con los fotogramas reales. El
-# MSE es el error cuadrático sumado sobre los píxeles de un fotograma; el SSIM compara estructuras,
-# y 1 significa que las imágenes son iguales. Un modelo que valga algo tiene que superar a quien se
-# limita a copiar el último fotograma que vio.
+# Un solo vídeo no demuestra nada. `predict.score` compara muchas predicciones con los fotogramas
+# reales. El MSE es el error cuadrático, sumado sobre los píxeles de un fotograma. El SSIM compara
+# estructuras; 1 significa que las imágenes son iguales. Un modelo que valga algo tiene que superar a
+# quien se limita a copiar el último fotograma que vio.
 
 # %%
-contexts, truths = data.to_float(validation[:, :10]), validation[:, 10:]
+contexts, truths = data.to_float(examples[:, :10]), examples[:, 10:]
 forecasts = {
     "entrenado aquí": models.rollout(trained_here, contexts, 10),
     "incluido": models.rollout(shipped, contexts, 10),
@@ -355,129 +407,93 @@ scores = {name: predict.score(truths, forecast) for name, forecast in forecasts.
 for name, score in scores.items():
     print(f"{name}: MSE {score['mean']['mse']:.1f}, SSIM {score['mean']['ssim']:.3f}")
 
-# %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-for name, score in scores.items():
-    axes[0].plot(range(1, 11), score["mse"], marker=".", label=name)
-    axes[1].plot(range(1, 11), score["ssim"], marker=".", label=name)
-axes[0].set(xlabel="fotograma predicho", title="MSE (mejor cuanto más bajo)", ylim=(0, None))
-axes[1].set(xlabel="fotograma predicho", title="SSIM (mejor cuanto más alto)")
-axes[0].legend()
-plt.show()
+ahead = range(1, 11)
+lines = {name: (ahead, score["mse"]) for name, score in scores.items()}
+curves(lines, "fotograma predicho", "Tres predicciones de los mismos vídeos")
 
 # %% [markdown]
-# El error crece con cada fotograma, porque una dirección ligeramente equivocada lleva cada vez más
-# lejos. Las dos medidas no siempre coinciden: el
-# SSIM castiga lo borroso, y puede preferir una copia nítida en el lugar equivocado a una predicción
-# borrosa en el correcto.
+# El error crece con cada fotograma: una dirección ligeramente equivocada lleva cada vez más lejos.
 #
-# ## 8. En movimiento
-#
-# Cuatro vídeos de validación: el real (*real*) a la izquierda y la predicción del modelo incluido a
-# la derecha. Los dos lados muestran primero el mismo contexto (*context*), con borde gris; con el
-# borde naranja empieza la predicción (*predicted*).
+# Cuatro de estos vídeos, con el real a la izquierda y la predicción del modelo incluido a la
+# derecha. Los dos lados muestran primero el mismo contexto, con borde gris. Con el borde naranja
+# empieza la predicción.
 
 # %%
-pictures = [
-    animate.side_by_side(contexts[n], truths[n], forecasts["incluido"][n])
-    for n in range(min(4, COUNT))
+animations = [
+    animate.side_by_side(
+        contexts[n], truths[n], forecasts["incluido"][n], words=("real", "contexto", "predicción")
+    )
+    for n in range(min(4, len(examples)))
 ]
-HTML("".join(play(video, "Vídeo real junto al predicho").data for video in pictures))
+HTML("".join(play(video, "Vídeo real junto al predicho").data for video in animations))
 
 # %% [markdown]
-# ## 9. ¿Cuánto necesita ver?
+# ## 9. Una imagen que favorece y otra que dice la verdad
 #
-# Todas estas predicciones son de los mismos diez fotogramas. Lo que cambia es cuántos vio el modelo
-# justo antes. Con uno solo se sabe cómo son los dígitos y dónde están, pero no adónde van.
+# Muchas demostraciones enseñan predicciones como las de la segunda fila. Cada una se hizo a partir
+# de los fotogramas *reales* anteriores (*teacher forcing*): el modelo nunca tiene que mirar más allá
+# de un fotograma. La cuarta fila predice los mismos fotogramas con los mismos pesos, pero en cadena,
+# a partir de sus propias predicciones. Compara las últimas columnas y, ante cualquier imagen de un
+# vídeo predicho, pregúntate cuál de las dos estás viendo.
 
 # %%
-FEW = 2 if TINY else 20
-lengths = [1, 10] if TINY else [1, 2, 3, 5, 10]
-fewer = {n: models.rollout(shipped, contexts[:FEW, -n:], 10) for n in lengths}
-strip(truths[0], {f"con {n}": forecast[0] for n, forecast in fewer.items()})
-
-# %%
-errors = [predict.score(truths[:FEW], forecast)["mean"]["mse"] for forecast in fewer.values()]
-figure, axis = plt.subplots(figsize=(5.5, 3.5), layout="constrained")
-axis.plot(lengths, errors, marker="o", color="tab:orange")
-axis.set(xlabel="fotogramas que vio el modelo", ylabel="MSE de los diez siguientes", ylim=(0, None))
-axis.grid(alpha=0.3)
-plt.show()
-
-# %% [markdown]
-# ## 10. Una imagen que favorece y otra que dice la verdad
-#
-# Muchas demostraciones enseñan predicciones como las de la segunda fila: cada una se hizo a partir
-# de los fotogramas *reales* anteriores. Eso es *teacher forcing*. El resultado es vistoso, porque
-# el modelo nunca tiene que mirar más allá de un fotograma. La cuarta fila es una predicción de
-# verdad de los mismos fotogramas, con los mismos pesos. Compara la última columna y, ante
-# cualquier imagen de un vídeo predicho, pregúntate cuál de las dos es.
-
-# %%
-x, _ = data.shift_frames(validation[:FEW])
-teacher_forced = ops.convert_to_numpy(shipped(x))[:, 9:]
+FEW = 2 if TINY else 16
+x, _ = data.shift_frames(examples[:FEW])
+teacher_forced = ops.convert_to_numpy(shipped(x))[:, 9:]  # predicciones de los fotogramas 11 a 20
 rolled_out = forecasts["incluido"][:FEW]
 strip(
     truths[0],
     {
         "con reales": teacher_forced[0],
-        "error": animate.error_map(truths[0], teacher_forced[0]),
-        "predicho": rolled_out[0],
-        "su error": animate.error_map(truths[0], rolled_out[0]),
+        "error": pictures.error_map(truths[0], teacher_forced[0]),
+        "en cadena": rolled_out[0],
+        "su error": pictures.error_map(truths[0], rolled_out[0]),
     },
 )
 
 # %%
-figure, axis = plt.subplots(figsize=(5.5, 3.5), layout="constrained")
-for name, forecast in [("con fotogramas reales", teacher_forced), ("predicción", rolled_out)]:
-    axis.plot(range(1, 11), predict.score(truths[:FEW], forecast)["mse"], marker=".", label=name)
-axis.set(xlabel="fotograma predicho", ylabel="MSE", ylim=(0, None))
-axis.grid(alpha=0.3)
-axis.legend()
-plt.show()
+both = {"en cadena": rolled_out, "con fotogramas reales": teacher_forced}
+errors = {name: predict.score(truths[:FEW], frames)["mse"] for name, frames in both.items()}
+lines = {name: (ahead, values) for name, values in errors.items()}
+curves(lines, "fotograma predicho", "El mismo modelo, los mismos fotogramas")
 
 # %% [markdown]
-# ## 11. Una capa ConvLSTM2D por dentro
+# ## 10. Una capa ConvLSTM2D por dentro
 #
-# ¿Qué hacen las puertas cuando pasa un dígito? Dejamos que el modelo incluido vea dos vídeos a la
-# vez, uno con un solo dígito y otro completamente negro, y anotamos lo que ocurre en su primera
-# capa ConvLSTM2D, que trabaja con 8 × 8 lugares. Toda diferencia entre los dos es la reacción de la
-# capa al dígito. (Para el modelo, cada vídeo son dos láminas. Miramos la primera de cada uno.)
-#
-# Las puertas se calculan con los pesos de la capa, exactamente como en las fórmulas de arriba.
+# ¿Qué hacen las puertas cuando pasa un dígito? El modelo incluido ve dos vídeos a la vez: uno con un
+# solo dígito y otro completamente negro. Anotamos lo que ocurre en su primera capa ConvLSTM2D, que
+# trabaja en una cuadrícula de 16 × 16. Toda diferencia entre los dos vídeos es la reacción de la
+# capa al dígito. Las puertas se calculan con los pesos de la capa, exactamente como en las fórmulas
+# de arriba.
 
 # %%
-digit = data.to_float(data.evaluation_videos("validation", [3], digits_per_video=1))
-both = np.concatenate([digit, np.zeros_like(digit)])
-layer = shipped.conv_lstms[0]
+single_digits = data.EvaluationVideos("validation", digits_per_video=1)
+digit = data.to_float(single_digits[[3]])
+digit_and_black = np.concatenate([digit, np.zeros_like(digit)])
+layer = shipped.stack_down.conv_lstms[0]
 reactions = []
 
 
 def step_and_note(x, states):
     """El paso de la propia capa, y una nota de cuánto difiere por dentro entre los dos vídeos."""
     kernel, recurrent_kernel, bias = layer.weights
-    x_part = ops.conv(ops.cast(x, "float32"), kernel, padding="same")
-    h_part = ops.conv(ops.cast(states[0], "float32"), recurrent_kernel, padding="same")
-    input_gate, forget_gate, _, output_gate = ops.split(
-        ops.sigmoid(x_part + h_part + bias), 4, axis=-1
-    )
+    gates = ops.conv(x, kernel, padding="same")
+    gates = gates + ops.conv(states[0], recurrent_kernel, padding="same") + bias
+    input_gate, forget_gate, _, output_gate = ops.split(ops.sigmoid(gates), 4, axis=-1)
     h, (_, c) = type(layer).step(layer, x, states)
-    insides = [input_gate, forget_gate, output_gate, c, h]  # cada uno (4, alto, ancho, filtros)
-    insides = np.stack([ops.convert_to_numpy(ops.cast(part, "float32")) for part in insides])
-    reactions.append(np.abs(insides[:, 0] - insides[:, 2]).mean(axis=-1))  # media de los filtros
+    insides = [input_gate, forget_gate, output_gate, c, h]  # cada uno (2 vídeos, 16, 16, filtros)
+    insides = np.stack([ops.convert_to_numpy(part) for part in insides])
+    reactions.append(np.abs(insides[:, 0] - insides[:, 1]).mean(axis=-1))  # media de los filtros
     return h, [h, c]
 
 
 layer.step = step_and_note
-states = shipped.empty_states(2, 64, 64)
-for n in range(16):
-    _, states = shipped.step(both[:, n], states)
-del layer.step
+shipped.unroll(digit_and_black[:, :16])
+del layer.step  # vuelve a valer el de la clase
 
-# %%
 names = ["fotograma", "entrada", "olvido", "salida", "memoria c", "salida h"]
 brightest = np.max(reactions, axis=(0, 2, 3))
-figure, axes = plt.subplots(6, 8, figsize=(10, 7.5), layout="constrained")
+figure, axes = plt.subplots(6, 8, figsize=(9, 6.8), layout="constrained")
 for column, n in enumerate(range(0, 16, 2)):
     axes[0, column].imshow(digit[0, n], cmap="gray")
     axes[0, column].set_title(n + 1, fontsize=10)
@@ -490,29 +506,226 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Compara las filas. En el primer fotograma, las puertas responden donde está el dígito. Después,
-# casi en todas partes, porque a cada lugar se le dice cómo se ha movido hasta ahora su lámina, y una
-# lámina negra no se ha movido. La memoria *c* estaba vacía antes del primer fotograma; se va
-# llenando a medida que pasan los demás y permanece cuando las puertas se han calmado. Así es como
-# una capa que ve un solo fotograma cada vez puede conocer una dirección.
+# Las filas dos, tres y cuatro son las puertas. Todo se mueve con el dígito, aunque los pesos de la
+# capa son los mismos en todas partes y no saben nada de dígitos. Antes del primer fotograma, la
+# memoria *c* está vacía. A partir de ahí contiene lo que la puerta de entrada dejó pasar y la de
+# olvido conservó. Así es como una capa que ve un solo fotograma cada vez puede saber qué hubo antes.
 #
-# ## 12. Ahora te toca a ti
+# ## 11. Hacia dónde cree el modelo que va todo
 #
-# 1. **Veinte fotogramas.** Genera vídeos de 30 fotogramas con
-#    `data.evaluation_videos("validation", [0], frames=30)` y llama a `models.rollout` con
+# Para cada bloque de 4 × 4 píxeles, el modelo predice un desplazamiento antes de ver el fotograma
+# siguiente. No es un único número, sino una probabilidad para cada valor entero de −4 a 4 píxeles en
+# cada eje. Deja sus logits en el estado `predicted_motion`, primero los verticales.
+#
+# Un desplazamiento dice de dónde *viene* un píxel. El movimiento es, por tanto, su opuesto: un +2
+# vertical es un píxel que estaba dos píxeles más abajo y que ha subido.
+
+# %%
+watched = data.to_float(validation[[49]])  # los dos dígitos rebotan, en los fotogramas 7 y 8
+x, y = data.shift_frames(watched)
+predicted, all_states = shipped.unroll(x)
+logits = ops.stack([states["predicted_motion"][0] for states in all_states])  # (19, 16, 16, 18)
+predicted_motion = [ops.softmax(axis) for axis in ops.split(logits, 2, axis=-1)]
+measured_motion = ops.split(motion.block_matching(y[0], x[0], shipped.motion_radius), 2, axis=-1)
+predicted_motion, measured_motion = (  # (vertical y horizontal, fotogramas, 16, 16, 9 valores)
+    np.stack([ops.convert_to_numpy(axis) for axis in both])
+    for both in (predicted_motion, measured_motion)
+)
+displacements = np.arange(-shipped.motion_radius, shipped.motion_radius + 1)
+contrast = ops.convert_to_numpy(motion.contrast(predicted[0]))[..., 0]  # (19, 16, 16)
+
+figure, axes = plt.subplots(3, 4, figsize=(11, 8), layout="constrained")
+view = {"xlim": (15.5, 57.5), "ylim": (63.5, 27.5)}  # donde están los dígitos
+for column, n in enumerate(range(4, 8)):
+    rows, columns = np.nonzero(contrast[n] > 0.15)  # los bloques en los que hay algo
+    centre_y, centre_x = motion.BLOCK * rows + 1.5, motion.BLOCK * columns + 1.5  # en píxeles
+    # El bloque de mayor contraste, y lo que se piensa de él.
+    block = np.unravel_index(contrast[n].argmax(), contrast[n].shape)
+    corner = (motion.BLOCK * block[1] - 0.5, motion.BLOCK * block[0] - 0.5)
+    for axis, moved, colour in [
+        (axes[0, column], predicted_motion, "darkorange"),
+        (axes[1, column], measured_motion, "deepskyblue"),
+    ]:
+        down, right = -(moved[:, n, rows, columns] * displacements).sum(axis=-1)
+        axis.imshow(x[0, n], cmap="gray")
+        axis.quiver(centre_x - right, centre_y - down, right, down, color=colour, width=0.012,
+                    angles="xy", scale_units="xy", scale=1)  # fmt: skip
+        axis.add_patch(plt.Rectangle(corner, 4, 4, fill=False, edgecolor="red", linewidth=1.5))
+        axis.set(**view, xticks=[], yticks=[])
+    axes[0, column].set_title(f"fotograma {n + 1} → {n + 2}")
+
+    vertical, horizontal = predicted_motion[(slice(None), n, *block)]
+    axis = axes[2, column]
+    # Al revés, porque el movimiento es el opuesto del desplazamiento.
+    axis.imshow(np.outer(vertical[::-1], horizontal[::-1]), cmap="Oranges", vmin=0, vmax=1,
+                extent=(-4.5, 4.5, 4.5, -4.5))  # fmt: skip
+    down, right = -(measured_motion[(slice(None), n, *block)] * displacements).sum(axis=-1)
+    axis.plot(right, down, "o", color="deepskyblue", fillstyle="none", markersize=11)
+    axis.set(xlabel="píxeles a la derecha", xticks=[-4, 0, 4], yticks=[-4, 0, 4])
+for axis, label in zip(axes[:, 0], ["predicho", "medido", "píxeles hacia abajo"]):
+    axis.set_ylabel(label)
+plt.show()
+
+# %% [markdown]
+# En naranja, el movimiento que el modelo espera: la media de sus probabilidades. Cada flecha empieza
+# donde están los píxeles y termina donde deberían estar en el fotograma siguiente. En azul, lo que
+# mide `block_matching` cuando ese fotograma llega. Fíjate en lo que pasa en las paredes.
+#
+# Abajo, las probabilidades del bloque marcado en rojo y, con un círculo azul, lo que pasó después. Un
+# solo cuadro oscuro significa que el modelo está seguro. Si hay varios coloreados, duda: los píxeles
+# desplazados son una mezcla, y de ahí viene lo borroso.
+#
+# ## 12. Fotogramas separados en sprites
+#
+# Buena parte del error se debe a dígitos que se estorban. Donde se superponen, parecen un solo
+# objeto. Pero cada uno se mueve entero, y eso los delata: nada de un dígito ha sido nunca más claro
+# que lo que ahora se ve en su sitio. Por eso `sprites.decompose` empieza con dos copias del primer
+# fotograma. De un fotograma al siguiente, lleva cada copia adonde mejor encaja y le quita lo que ahí
+# sea más claro que el fotograma, porque eso no se ha movido con ella. Recorre los fotogramas hacia
+# delante, hacia atrás y otra vez hacia delante. Esto se mide, no se aprende. (Wang y Adelson, 1994;
+# Jojic y Frey, 2001).
+
+# %%
+crossing = data.to_float(validation[[45]])[:, :10]  # sus dígitos se cruzan en el quinto fotograma
+parts, moved = sprites.decompose(crossing, count=2)
+print("fotogramas", crossing.shape, "-> sprites", parts.shape)
+together = parts.max(axis=1)
+print("el píxel más claro de los dos da el fotograma:", np.array_equal(together, crossing))
+strip(crossing[0], {"sprite 1": parts[0, 0], "sprite 2": parts[0, 1]}, real_label="fotograma")
+
+# %% [markdown]
+# Cada sprite es ahora un vídeo aparte, con un solo dígito. El *mismo* modelo predice cada uno por
+# separado, sin más entrenamiento, y de las dos predicciones se toma siempre el píxel más claro. En
+# la terminal: `python predict.py --sprites 2`.
+
+# %%
+forecasts["con sprites"] = sprites.rollout(shipped, contexts, 10, count=2)
+scores["con sprites"] = predict.score(truths, forecasts["con sprites"])
+for name in ("incluido", "con sprites"):
+    print(f"{name}: MSE {scores[name]['mean']['mse']:.1f}")
+
+frames_error, sprites_error = (
+    np.square(forecasts[name] - data.to_float(truths)).mean(axis=(1, 2, 3, 4))
+    for name in ("incluido", "con sprites")
+)
+helped = np.argmax(frames_error - sprites_error)  # el vídeo que más gana
+strip(
+    truths[helped],
+    {"sin sprites": forecasts["incluido"][helped], "con sprites": forecasts["con sprites"][helped]},
+)
+
+# %% [markdown]
+# Tiene un precio. Los sprites suponen objetos claros sobre fondo negro que conservan su forma y se
+# mueven enteros. Esa es la definición de Moving MNIST, pero rara vez la de otros vídeos. Por eso
+# solo se usan si se piden.
+#
+# ## 13. De dónde viene el error restante
+#
+# ¿Podría un modelo perfecto no equivocarse nunca? No. Antes de dibujar un dígito, su posición se
+# redondea hacia abajo a píxeles enteros. Por eso diez fotogramas no dicen cuál es su dirección
+# exacta, y direcciones que ahora parecen iguales llevan después a sitios distintos.
+#
+# Veámoslo. Este es un vídeo con un solo dígito. Probamos muchísimos dígitos que empiezan casi en el
+# mismo sitio y se mueven casi en la misma dirección, y nos quedamos con los que están exactamente en
+# la misma posición en cada uno de los diez primeros fotogramas: nadie podría distinguirlos del real.
+
+# %%
+real = single_digits.numbers[31, 0]  # qué dígito, x inicial, y inicial, dirección en vueltas
+room = 64 - data.DIGIT_SIZE  # píxeles por los que se mueve
+
+
+def places(numbers):
+    """Números (..., 4) -> bordes izquierdo y superior del dígito en píxeles, (..., 2, 20)."""
+    direction = 2 * np.pi * numbers[..., 3:]
+    velocity = data.STEP * np.concatenate([np.cos(direction), np.sin(direction)], axis=-1)
+    return (room * data.bounce(numbers[..., 1:3], velocity, 20)).astype(int)
+
+
+spread = np.array([0, 1 / room, 1 / room, 0.02])  # como mucho un píxel y un cincuentavo de vuelta
+guesses = real + spread * np.random.default_rng(0).uniform(-1, 1, size=(200_000, 4))
+fits = (places(guesses) == places(real))[..., :10].all(axis=(1, 2))
+futures = data.to_float(data.move_digits(single_digits.digits, guesses[fits][:, None]))
+print(f"{fits.sum()} de {len(guesses)} se ven igual durante diez fotogramas")
+print("sus contextos son iguales:", np.array_equal(futures[:, :10].min(0), futures[:, :10].max(0)))
+
+best = futures.mean(axis=0)
+order = np.argsort(guesses[fits][:, 3])  # por dirección
+truth = data.to_float(single_digits[[31]])[0]
+by_model = models.rollout(shipped, truth[None, :10], 10)[0]
+strip(
+    truth[10:],
+    {
+        "un futuro": futures[order[0], 10:],
+        "otro futuro": futures[order[-1], 10:],
+        "la media": best[10:],
+        "el incluido": by_model,
+    },
+)
+
+# %%
+for name, frames in [
+    ("la media de todos los futuros", best[10:]),
+    ("el modelo incluido", by_model),
+]:
+    print(f"{name}: MSE {predict.score(truth[None, 10:], frames[None])['mean']['mse']:.1f}")
+
+# %% [markdown]
+# La media de todos los futuros todavía posibles es la predicción con el menor error cuadrático
+# esperado. A la larga nadie puede hacerlo mejor, y también ella es borrosa.
+#
+# `benchmarks/floor.py` calcula esa media para vídeos de dos dígitos de los que se conocen con
+# exactitud la forma y las posiciones. Su error es **8.6**: una cota inferior para cualquier modelo.
+# Entre esa cota y nuestro modelo hay otra referencia, `benchmarks/tracks.py`: separa los fotogramas
+# en sprites y entrega las posiciones exactas de cada uno a una red pequeña, que ha aprendido con un
+# millón de trayectorias simuladas cómo se mueven los dígitos en Moving MNIST. Esa red no ve ni un
+# píxel; la ley del movimiento le viene dada. Su error es de unos **11.5**.
+
+# %%
+FLOOR = [4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4]  # fotogramas predichos 1 a 10
+ladder = {
+    "copiar el último fotograma": scores["copiar el último fotograma"]["mean"]["mse"],
+    "entrenado aquí": scores["entrenado aquí"]["mean"]["mse"],
+    "incluido": scores["incluido"]["mean"]["mse"],
+    "con sprites": scores["con sprites"]["mean"]["mse"],
+    "trayectorias y su ley": 11.5,
+    "cota inferior": 8.6,
+}
+for name, error in ladder.items():
+    print(f"{name:30} {error:6.1f}")
+
+lines = {name: (ahead, scores[name]["mse"]) for name in ("incluido", "con sprites")}
+curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que queda por ganar")
+
+# %% [markdown]
+# El error tiene, pues, cuatro partes. De arriba abajo en la lista:
+#
+# - de los fotogramas a los **sprites**: distinguir dígitos que se estorban;
+# - de los sprites a las **trayectorias**: conocer la velocidad y las paredes con toda la precisión
+#   que permiten los fotogramas. El modelo tiene que aprender esa ley a partir de píxeles, y además
+#   sus propias predicciones borrosas se convierten en su entrada;
+# - de las trayectorias a la **cota inferior**: aplicar la ley a la perfección;
+# - la propia **cota inferior**: lo que el contexto no dice.
+#
+# (Los errores del modelo son aquí los de unos pocos vídeos de validación. Los otros dos se
+# calcularon con el conjunto de prueba, como en la tabla del README).
+#
+# ## 14. Ahora te toca a ti
+#
+# 1. **Veinte fotogramas.** Toma vídeos de 30 fotogramas,
+#    `data.EvaluationVideos("validation", frames=30)[[0]]`, y llama a `models.rollout` con
 #    `horizon=20`. ¿Cuándo deja de ser una predicción? En la terminal:
 #    `python animate.py --horizon 20`.
-# 2. **Tres dígitos.** Dale al modelo incluido vídeos con `digits_per_video=3`, que nunca ha visto.
-#    Después, entrena con `dataclasses.replace(config, digits_per_video=3, sheets=3)`. En la
-#    terminal, a partir de los pesos incluidos: `python train.py --init assets/forecaster.keras
-#    --digits-per-video 3 --sheets 3 --run runs/three`.
-# 3. **Tu propio vídeo.** Sirve cualquier vídeo en gris como array de NumPy `(vídeos, fotogramas,
-#    alto, ancho)`, uint8 o decimales en [0, 1], con alto y ancho divisibles por 8. Guárdalo con
-#    `np.save("clip.npy", clip)` y ejecuta `python animate.py --data clip.npy`. ¿Qué entiende de él
-#    un modelo que solo conoce dígitos?
-# 4. **La otra capa.** En la sección 11, cambia `shipped.conv_lstms[0]` por `[1]`. ¿Cuál de las dos
-#    recuerda durante más tiempo?
+# 2. **¿Cuánto necesita ver?** Predice a partir de `contexts[:, -n:]` con `n` igual a 1, 2, 3 y 5. Un
+#    fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
+# 3. **Tres dígitos.** Predice `data.EvaluationVideos("validation", digits_per_video=3)`, que el
+#    modelo incluido nunca ha visto, con `sprites.rollout(..., count=3)` y sin sprites. Para entrenar
+#    con vídeos así: `python train.py --init assets/forecaster.keras --digits-per-video 3 --run
+#    runs/three`.
+# 4. **Otra capa.** En la sección 10, cambia `shipped.stack_down` por `shipped.stack_coarse`. ¿Cuál
+#    de las dos sigue más de cerca al dígito? (En una cuadrícula de 8 × 8 todo es, claro, más tosco).
 # 5. **Teacher forcing.** Entrena con `dataclasses.replace(config, teacher_forcing=True)` y vuelve a
-#    dibujar la sección 7. ¿Qué parte de la diferencia se debe a entrenar en bucle cerrado?
-# 6. **Píxeles.** Entrena con `dataclasses.replace(config, model="forecaster")` y vuelve a dibujar la
-#    sección 6. ¿Dónde son borrosas sus predicciones, y no las de las láminas?
+#    dibujar la sección 8. ¿Qué aporta el bucle cerrado?
+# 6. **Sin medir nada.** Entrena con `dataclasses.replace(config, motion_radius=0)`. Ahora las capas
+#    tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara las curvas.
+# 7. **Un vídeo tuyo.** `python train.py --data pelicula.mp4 --preset tiny --run runs/pelicula` y
+#    después `python animate.py runs/pelicula`. (Para leer archivos MP4: `pip install av`).

@@ -33,6 +33,7 @@ def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.glob("*.py"):
         shutil.copy(path, folder)
+    shutil.copytree(ROOT / "extras", folder / "extras")
     (folder / "assets").symlink_to(ROOT / "assets")
     (folder / "notebooks").mkdir()
     return folder
@@ -93,30 +94,42 @@ def test_both_languages_have_the_same_cells():
 @both
 def test_quoted_lines_are_the_projects(source):
     """What the prose shows as essential lines is still there, word for word."""
-    project = "\n".join(path.read_text() for path in ROOT.glob("*.py"))
+    files = [*ROOT.glob("*.py"), *(ROOT / "extras").glob("*.py")]
+    project = "\n".join(path.read_text(encoding="utf-8") for path in files)
     prose = "\n".join(c.source for c in jupytext.read(source).cells if c.cell_type == "markdown")
     quoted = "".join(re.findall(r"```python\n(.*?)```", prose, re.DOTALL)).splitlines()
-    assert len(quoted) >= 10
+    assert len(quoted) >= 20
     for line in quoted:
         assert line.split("  #")[0].strip() in project, line
 
 
-def test_first_cell_fetches_the_repository_where_it_is_missing(tmp_path):
-    repository = tmp_path / "repository"
-    repository.mkdir()
-    (repository / "train.py").touch()
-    (repository / "requirements.txt").touch()
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "all"]):
-        subprocess.run(["git", *command], cwd=repository, check=True)
-    cell = code_cells(jupytext.read(ENGLISH))[0].source
-    cell = re.sub(r"https://[^\"]*", repository.as_uri(), cell)
-    cell += '\nprint(Path("train.py").exists(), sys.path[0] == str(Path.cwd()), Path.cwd().name)'
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    for _ in range(2):  # the second time it finds what the first time fetched
-        result = subprocess.run(
-            [sys.executable, "-c", cell], cwd=elsewhere, capture_output=True, text=True,
-            env={**os.environ, "PIP_NO_INDEX": "1"},
-        )  # fmt: skip
-        assert result.stdout.split() == ["True", "True", "next-frame-prediction"], result.stderr
+@pytest.mark.parametrize("below", [".", "notebooks", "elsewhere/notebooks"])
+@both
+def test_first_cell_finds_the_projects_files(source, tmp_path, below):
+    """In the project's folder, in `notebooks`, and beside an unpacked copy of the folder."""
+    project = tmp_path / ("elsewhere/notebooks/project" if "elsewhere" in below else ".")
+    (project / "extras").mkdir(parents=True)
+    (project / "extras" / "motion.py").touch()
+    (tmp_path / below).mkdir(parents=True, exist_ok=True)
+    cell = code_cells(jupytext.read(source))[0].source + "\nprint(os.getcwd(), sys.path[0])"
+    result = run_python(cell, tmp_path / below)
+    assert result.stdout.split() == [str(project.resolve())] * 2, result.stderr
+
+
+@both
+def test_first_cell_says_in_one_line_what_is_missing(source, tmp_path):
+    result = run_python(code_cells(jupytext.read(source))[0].source, tmp_path)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1 and "unzip" in result.stderr
+
+
+def run_python(code, folder):
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        cwd=folder,
+        env=environment,
+        encoding="utf-8",
+        capture_output=True,
+    )
