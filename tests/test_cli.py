@@ -48,9 +48,9 @@ class ResourceExhaustedError(Exception):  # as TensorFlow's and JAX's are, no Py
         (Failure("no connection"), 1, "no connection"),
         (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
         (KeyboardInterrupt(), 130, "stopped"),
-        (MemoryError("Unable to allocate 80 GiB"), 1, "out of memory: a smaller --batch-size"),
-        (ResourceExhaustedError("80 GiB"), 1, "out of memory: a smaller --batch-size"),
-        (RuntimeError("RESOURCE_EXHAUSTED: 80 GiB"), 1, "out of memory: a smaller --batch-size"),
+        (MemoryError("Unable to allocate 80 GiB"), 1, "out of memory: smaller frames may fit"),
+        (ResourceExhaustedError("80 GiB"), 1, "out of memory: smaller frames may fit"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 80 GiB"), 1, "out of memory: smaller frames may fit"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
@@ -184,7 +184,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 def test_a_locked_folder_is_refused_and_free_again_afterwards(tmp_path):
     for _ in range(2):
         with cli.folder_lock(tmp_path):
-            message = f"another process is training in {tmp_path}"
+            message = f"another process is writing to {tmp_path}"
             with pytest.raises(InputError, match=message), cli.folder_lock(tmp_path):
                 pass
 
