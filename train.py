@@ -54,7 +54,7 @@ def squared_error(y, prediction):
 LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
+@pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class Config:
     """All hyperparameters; their defaults are the `cpu` preset."""
 
@@ -65,7 +65,7 @@ class Config:
     """Frames of a training video (20: Srivastava et al. 2015)."""
     context: PositiveInt = 10
     """Real frames that a forecast starts from (10: Srivastava et al. 2015)."""
-    size: tuple[PositiveInt, ...] = (64,)
+    size: tuple[PositiveInt, ...] = pydantic.Field((64,), min_length=1, max_length=2)
     """Height and width in pixels, or one number for a square (64: Srivastava et al. 2015)."""
     digits_per_video: PositiveInt = 2
     """Digits in a video of Moving MNIST (2: Srivastava et al. 2015)."""

@@ -20,6 +20,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -69,7 +70,7 @@ def load_model(path):
             # Keras's safe mode, its default, runs no code that a file brings along.
             model = keras.models.load_model(path, compile=False)
     except Exception as error:  # a broken file can fail anywhere within Keras
-        reason = str(error).strip().split("\n")[0]
+        reason = textwrap.shorten(str(error), 200)  # Keras may quote a whole config
         raise InputError(
             f"{path} cannot be loaded: it may be damaged, or of an earlier version, which "
             f"`git checkout {EARLIER_COMMIT}` brings back ({reason})"

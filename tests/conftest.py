@@ -1,11 +1,14 @@
 """What several tests share: running a script within this process, and one short training."""
 
+import dataclasses
 import sys
 
+import filelock
 import pytest
 
 from extras import cli
 import train
+from helpers import SMALL
 
 
 @pytest.fixture
@@ -28,25 +31,58 @@ def script(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(script):
-    """Call as refused(module, *arguments): -> the one line that says why."""
+    """Call as refused(module, *arguments): -> the one line of ours that says why."""
 
     def run(module, *arguments):
         status, _, errors = script(module, *arguments)
         assert status == 2, errors
-        assert "Traceback" not in errors
-        lines = [line for line in errors.splitlines() if line.strip()]
-        assert len(lines) == 1, errors
+        lines = errors.splitlines()
+        assert len(lines) == 1 and lines[0].startswith(f"{module.__name__}.py: "), errors
         return lines[0]
 
     return run
 
 
+@pytest.fixture
+def misread(script):
+    """Call as misread(module, *arguments): -> what is in the box by which tyro says why."""
+
+    def run(module, *arguments):
+        status, _, errors = script(module, *arguments)
+        assert status == 2 and "Traceback" not in errors, errors
+        text = " ".join(" ".join(line.strip("│╭╮╰╯─- ") for line in errors.splitlines()).split())
+        assert text and not text.startswith(f"{module.__name__}.py: "), errors  # not our own line
+        return text
+
+    return run
+
+
+TRAINED = dataclasses.replace(
+    SMALL,
+    encoder_filters=8,
+    filters=8,
+    coarse_filters=8,
+    motion_units=8,
+    frames=6,
+    context=3,
+    size=(40,),
+    batch_size=4,
+    steps_per_epoch=40,
+    sampling_epochs=1,
+    warmup_steps=10,
+    validation_videos=20,
+)
+
+
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
-    """The folder of a short run of the `tiny` preset."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = ["--preset", "tiny", "--run", str(folder), "--steps-per-epoch", "40"]
-        patch.setattr(sys, "argv", ["train.py", *arguments, "--epochs", "3"])
-        train.main()
+def trained_run(tmp_path_factory, worker_id):
+    """The folder of a short training, one for all processes of the tests: only to be read."""
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    folder, finished = shared / "trained" / "run", shared / "trained-run-is-finished"
+    with filelock.FileLock(shared / "trained.lock"):
+        if not finished.exists():
+            train.train(TRAINED, folder)
+            finished.touch()
     return folder

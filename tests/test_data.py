@@ -1,5 +1,8 @@
+"""Moving MNIST, pixel for pixel; the pairs that are trained on; the official file."""
+
 import hashlib
 import http.server
+import io
 import threading
 
 import keras
@@ -12,7 +15,7 @@ from extras.cli import Failure, InputError
 
 
 def slow_video(digits, numbers, frames, size):
-    """Moving MNIST as its authors describe it, one digit, one frame and one pixel at a time."""
+    """Moving MNIST as its authors describe it, one digit and one frame at a time."""
     video = np.zeros((frames, size, size, 1), np.uint8)
     for choice, x, y, angle in numbers:
         digit = digits[int(choice * len(digits))]
@@ -28,10 +31,8 @@ def slow_video(digits, numbers, frames, size):
             if y >= 1:
                 y, dy = 1.0, -dy
             left, top = int((size - 28) * x), int((size - 28) * y)
-            for row in range(28):
-                for column in range(28):
-                    pixel = video[frame, top + row, left + column]
-                    pixel[0] = max(pixel[0], digit[row, column])
+            place = video[frame, top : top + 28, left : left + 28, 0]
+            np.maximum(place, digit, out=place)
     return video
 
 
@@ -114,34 +115,21 @@ def test_same_seed_same_videos_and_a_longer_call_begins_with_a_shorter_one():
     ],
 )
 def test_evaluation_sets_never_change(split, sha256):
-    videos = data.evaluation_videos(split, np.arange(100))
+    evaluation = data.EvaluationVideos(split)
+    assert len(evaluation) == 10_000
+    videos = evaluation[np.arange(100)]
     assert hashlib.sha256(videos.tobytes()).hexdigest() == sha256
-    np.testing.assert_array_equal(data.evaluation_videos(split, [42, 7]), videos[[42, 7]])
+    np.testing.assert_array_equal(evaluation[[42, 7]], videos[[42, 7]])
+    shorter = data.EvaluationVideos(split, frames=12)[np.array([3])]
+    np.testing.assert_array_equal(shorter, videos[[3], :12])
 
 
 def test_validation_and_test_share_no_digit(monkeypatch):
     digits = np.ones((10_000, 28, 28), np.uint8)
     digits[1::2] = 2  # every other digit
     monkeypatch.setattr(data, "load_digits", {"test": digits}.get)
-    assert set(np.unique(data.evaluation_videos("validation", np.arange(200)))) == {0, 1}
-    assert set(np.unique(data.evaluation_videos("test", np.arange(200)))) == {0, 2}
-
-
-def fit_a_pixel(**workers):
-    """The weights of the smallest of models after two epochs of Moving MNIST."""
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((5, 32, 32, 1)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    videos = data.MovingMNIST(seed=4, batch_size=2, batches=3, frames=6, size=32, **workers)
-    history = model.fit(videos, epochs=2, verbose=0, callbacks=[data.TellEpoch(videos)])
-    return [*model.get_weights(), *history.history["loss"]]
-
-
-def test_training_batches_do_not_depend_on_the_workers():
-    alone = fit_a_pixel()
-    assert alone == fit_a_pixel(workers=3)
-    assert alone == fit_a_pixel(workers=2, max_queue_size=1)
-    assert alone[-1] != alone[-2]  # the second epoch has videos of its own
+    assert set(np.unique(data.EvaluationVideos("validation")[np.arange(200)])) == {0, 1}
+    assert set(np.unique(data.EvaluationVideos("test")[np.arange(200)])) == {0, 2}
 
 
 def test_fit_is_given_the_videos_of_its_epochs():
@@ -150,7 +138,7 @@ def test_fit_is_given_the_videos_of_its_epochs():
         model.compile(keras.optimizers.SGD(0.0), "mse")
         model.set_weights([np.ones((1, 1)), np.zeros(1)])
         videos = data.MovingMNIST(seed=4, batch_size=2, batches=3, frames=6, size=32)
-        callbacks = [data.TellEpoch(videos)]
+        callbacks = [data.SetEpoch(videos)]
         fit = {"initial_epoch": first_epoch, "epochs": 3, "verbose": 0, "callbacks": callbacks}
         model.fit(videos, **fit)
         return model.fit(videos, **fit).history["loss"]
@@ -186,80 +174,30 @@ def test_impossible_videos_are_refused(wrong):
         data.make_videos(data.load_digits("test"), **{"count": 1, "seed": 0, **wrong})
 
 
-# Files
-
-
-def test_load_videos(tmp_path):
-    videos = data.evaluation_videos("test", np.arange(3))
-    np.save(tmp_path / "a.npy", videos[..., 0])
-    np.savez(tmp_path / "b.npz", videos=videos / np.float32(255), other=np.zeros(3))
-    np.save(tmp_path / "mnist_test_seq.npy", np.swapaxes(videos[..., 0], 0, 1))
-    np.testing.assert_array_equal(data.load_videos(tmp_path / "a.npy"), videos)
-    np.testing.assert_array_equal(data.load_videos(tmp_path / "mnist_test_seq.npy"), videos)
-    loaded = data.load_videos(tmp_path / "b.npz")
-    np.testing.assert_array_equal(data.to_float(loaded), data.to_float(videos))
-
-
-def saved(array, path):
-    np.save(path, array)
-    return path.read_bytes()
-
-
-def test_choose_videos():
-    np.testing.assert_array_equal(data.choose_videos(10_000, 3), [0, 1, 2])
-    np.testing.assert_array_equal(data.choose_videos(3), [0, 1, 2])
-    picked = data.choose_videos(10_000, 3, seed=1)
-    np.testing.assert_array_equal(data.choose_videos(10_000, 3, seed=1), picked)
-    assert set(data.choose_videos(10_000, 3, seed=2)) != set(picked)
-    with pytest.raises(InputError, match="3 videos"):
-        data.choose_videos(3, 4)
-
-
-def test_open_videos_reads_no_more_than_is_asked_for(tmp_path):
-    first = data.evaluation_videos("test", np.arange(3))
-    videos = data.open_videos("test", frames=12)
-    assert len(videos) == 10_000
-    np.testing.assert_array_equal(videos[np.array([2, 0])], first[[2, 0], :12])
-    np.save(tmp_path / "own.npy", first)
-    videos = data.open_videos(tmp_path / "own.npy", frames=12)
-    assert isinstance(videos, np.memmap) and len(videos) == 3
-    np.testing.assert_array_equal(videos[np.array([2, 0])], first[[2, 0], :12])
-
-
-# The download
+# The official file
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, in the ways that servers do; `asked` notes from which byte on."""
-
-    asked = []
+    """Serves `content`, in the ways that servers do."""
 
     content = b""
     fault = ""
 
     def do_GET(self):
-        start = 0
+        content = self.content
         if self.fault == "missing":
             return self.send_error(404)
         if self.fault == "silent":
-            return self.close_connection
-        if "Range" in self.headers and self.fault != "no ranges":
-            start = int(self.headers["Range"][len("bytes=") : -1])
-            self.send_response(206)
-        else:
-            self.send_response(200)
-        self.asked.append(start)
-        content = self.content[start:]
+            return None  # and the connection is closed
         if "page" in self.fault:
             content = b"<html>" + bytes(len(content) - 6 if "padded" in self.fault else 0)
+        if self.fault == "wrong":
+            content = content[:-1] + b"?"
+        self.send_response(200)
         if "unmeasured" not in self.fault:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if "cut" in self.fault:
-            content = content[: len(content) // 2]
-        if self.fault == "wrong":
-            content = content[:-1] + b"?"
-        self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if "cut" in self.fault else content)
 
     def log_message(self, *_):
         pass
@@ -268,61 +206,62 @@ class Server(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def download(tmp_path, monkeypatch):
     """Call as download(fault): fetches a small file in the official layout from this machine."""
-    videos = data.evaluation_videos("test", [3, 4, 5])[..., 0]
-    content = saved(np.swapaxes(videos, 0, 1), tmp_path / "content.npy")
-    (tmp_path / "content.npy").unlink()
+    videos = data.EvaluationVideos("test")[[3, 4, 5]][..., 0]
+    file = io.BytesIO()
+    np.save(file, np.swapaxes(videos, 0, 1))
+    content = file.getvalue()
     monkeypatch.setattr(Server, "content", content)
-    monkeypatch.setattr(Server, "asked", [])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def fetch(fault=""):
         monkeypatch.setattr(Server, "fault", fault)
-        data.download_official(
-            tmp_path / data.OFFICIAL_NAME,
-            f"http://127.0.0.1:{server.server_port}/",
-            len(content),
-            hashlib.sha256(content).hexdigest(),
-        )
-        assert (tmp_path / data.OFFICIAL_NAME).read_bytes() == content
+        url = f"http://127.0.0.1:{server.server_port}/"
+        data.download_official(tmp_path / "test.npy", url, hashlib.sha256(content).hexdigest())
+        assert (tmp_path / "test.npy").read_bytes() == content
 
     yield fetch
     server.shutdown()
     server.server_close()
 
 
-def test_download(download, tmp_path):
+def test_the_official_file_is_downloaded_once_and_read_frames_first(download, tmp_path):
     download()
-    assert [path.name for path in tmp_path.iterdir()] == [data.OFFICIAL_NAME]
+    assert [path.name for path in tmp_path.iterdir()] == ["test.npy"]
     download("missing")  # not even asked: the file is there
-    videos = data.open_videos(tmp_path / data.OFFICIAL_NAME)
-    np.testing.assert_array_equal(videos[[0, 2]], data.evaluation_videos("test", [3, 5]))
-
-
-@pytest.mark.parametrize("cut", ["cut", "unmeasured cut"])
-@pytest.mark.parametrize("then", ["", "no ranges"])
-def test_download_goes_on_where_it_broke(download, tmp_path, cut, then):
-    with pytest.raises(Failure, match="122,944 of 245,888 bytes: run this again"):
-        download(cut)
-    assert not (tmp_path / data.OFFICIAL_NAME).exists()
-    download(then)
-    assert Server.asked == [0, 0 if then else 122_944]
+    videos = data.load_official(tmp_path / "test.npy")
+    np.testing.assert_array_equal(videos[[0, 2]], data.EvaluationVideos("test")[[3, 5]])
 
 
 @pytest.mark.parametrize(
-    "fault", ["wrong", "page", "unmeasured page", "padded page", "missing", "silent"]
+    "fault",
+    [
+        "cut",
+        "unmeasured cut",
+        "wrong",
+        "page",
+        "unmeasured page",
+        "padded page",
+        "missing",
+        "silent",
+    ],
 )
-def test_wrong_downloads_are_refused_and_can_be_repeated(download, tmp_path, fault):
-    with pytest.raises(Failure):
+def test_a_download_that_went_wrong_leaves_nothing_and_can_be_repeated(download, tmp_path, fault):
+    with pytest.raises(Failure, match="cannot download http.*try again"):
         download(fault)
-    assert not (tmp_path / data.OFFICIAL_NAME).exists()
+    assert not any(tmp_path.iterdir())
     download()
 
 
-def test_no_network(tmp_path):
+def test_without_a_network_a_line_says_so(tmp_path):
     with pytest.raises(Failure, match="check the connection"):
-        data.download_official(tmp_path / "official.npy", "http://127.0.0.1:9/")
+        data.download_official(tmp_path / "test.npy", "http://127.0.0.1:9/")
     assert not any(tmp_path.iterdir())
+
+
+def test_the_official_file_is_never_needed_but_when_it_is_asked_for(tmp_path):
+    with pytest.raises(InputError, match="python data.py --official"):
+        data.load_official(tmp_path / "test.npy")
 
 
 # The script
@@ -336,12 +275,15 @@ def test_script_draws_pairs(script, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.png"]
 
 
-def test_script_names_what_is_missing(refused, tmp_path, monkeypatch):
+def test_script_refuses_what_it_cannot_use(refused, misread, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert "--seed -1" in refused(data, "--seed", "-1")
-    assert "--seed" in refused(data, "--seed", "x")
+    assert "--seed" in misread(data, "--seed", "x")
+    assert "--offical" in misread(data, "--offical")
     (tmp_path / "file").touch()
     assert "name another folder" in refused(data, "--out", tmp_path / "file")
     monkeypatch.setattr(data, "ASSETS", tmp_path / "nowhere")
     data.load_digits.cache_clear()
     assert "mnist.npz is missing" in refused(data, "--out", tmp_path)
     data.load_digits.cache_clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,6 +1,6 @@
-"""Several devices, several processes, and gradients in less memory.
+"""Several devices and several processes, and whatever else is run once more on JAX.
 
-Many of these tests need JAX with four devices: `test_on_jax_with_four_devices` runs them so.
+`test_on_jax_with_four_devices` runs all tests that are marked `jax`, in one process.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_interruptions import QUICK
-from test_train import log_of, options
 
-from extras import clips
-from extras import cli
-from extras import devices
+import data
+import model as models
+import predict
 import train
+from extras import cli, clips, devices, runs
+from helpers import QUICK, array, log_of, log_without_times, options
 
 ROOT = Path(train.__file__).parent
 FOUR_DEVICES = {
@@ -31,40 +31,54 @@ FOUR_DEVICES = {
 }
 
 # Constant rates, so that a run does not depend on when it should end; two epochs of two batches.
-SHORT = dataclasses.replace(QUICK, batch_size=8, epochs=2, cooldown=0.0)
+SHORT = dataclasses.replace(QUICK, batch_size=4, epochs=2, cooldown=0.0)
 
 has_jax = importlib.util.find_spec("jax") is not None
 on_jax = keras.backend.backend() == "jax"
-needs_four_devices = pytest.mark.skipif(
-    not on_jax or len(keras.distribution.list_devices()) < 4, reason="needs JAX and four devices"
-)
 
 
-@pytest.mark.skipif(on_jax or not has_jax, reason="runs these tests on JAX from another backend")
-def test_on_jax_with_four_devices(request):
-    slow = request.config.getoption("markexpr") == "slow"
+def on_four_devices(test):
+    skip = pytest.mark.skipif(not on_jax, reason="is run on JAX, with four devices, as a whole")
+    return pytest.mark.jax(skip(test))
+
+
+def forecast_of_shipped_weights():
+    context = data.to_float(data.EvaluationVideos("test", frames=4)[[0]])
+    return models.rollout(runs.load_model(predict.SHIPPED), context, 4)
+
+
+@pytest.mark.skipif(on_jax or not has_jax, reason="runs tests on JAX from another backend")
+def test_on_jax_with_four_devices(request, tmp_path):
+    np.save(tmp_path / "forecast.npy", forecast_of_shipped_weights())
+    slow = "slow" if request.config.getoption("markexpr") == "slow" else "not slow"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n0", "-pno:cacheprovider", "--durations=0"]
-        + ["-m", "slow" if slow else "not slow", __file__],
+        + ["-m", f"jax and {slow}", "tests"],
         cwd=ROOT,
-        env={**os.environ, **FOUR_DEVICES},
+        env={**os.environ, **FOUR_DEVICES, "FORECAST": str(tmp_path / "forecast.npy")},
+        check=False,
         capture_output=True,
         text=True,
     )
     print(result.stdout)
     assert result.returncode == 0, result.stdout[-5000:]
+    assert " skipped" not in result.stdout.splitlines()[-1]
+
+
+@on_four_devices
+def test_the_shipped_weights_forecast_the_same_as_on_the_other_backend():
+    expected = np.load(os.environ["FORECAST"])
+    np.testing.assert_allclose(forecast_of_shipped_weights(), expected, atol=2e-3)
 
 
 def trained(config, folder, distribution=None, **options):
     """A run's weights, and the optimizer's variables; and the rows of its log."""
     train.train(config, folder, distribution=distribution, **options)
     closed_loop = train.ClosedLoop(train.build_model(config), config)
-    train.load_checkpoint(closed_loop, folder, config)
+    runs.load_checkpoint(closed_loop, folder, config)
     variables = closed_loop.trainable_variables + closed_loop.optimizer.variables
-    log = [{k: float(v) for k, v in row.items() if v} for row in log_of(folder)]
-    for row in log:
-        del row["seconds"]
-    return [keras.ops.convert_to_numpy(variable) for variable in variables], log
+    log = [{k: float(v) for k, v in row.items() if v} for row in log_without_times(folder)]
+    return [array(variable) for variable in variables], log
 
 
 def assert_same_log(one, other):
@@ -78,96 +92,36 @@ def assert_same_up_to_rounding(one, other, tolerance=1e-4):
         np.testing.assert_allclose(*weights, atol=tolerance * largest, rtol=0)
 
 
-# In less memory
-
-
-@pytest.mark.parametrize("muon", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_batch_trained_in_parts_gives_the_same_weights(tmp_path, muon):
-    config = dataclasses.replace(SHORT, muon=muon)
-    parts = dataclasses.replace(config, accumulate=4)
-    whole, log = trained(config, tmp_path / "whole")
-    in_parts, log_of_parts = trained(parts, tmp_path / "parts")
-    # The counter of steps comes first, and counts parts; the gradients so far are zeros again.
-    weights = len(train.build_model(config).trainable_variables)
-    averages = slice(weights + 1, 2 * weights + 1)
-    assert_same_up_to_rounding(whole[:weights], in_parts[:weights])
-    assert_same_up_to_rounding(whole[averages], in_parts[averages])
-    assert_same_log(log, log_of_parts)
-
-
-@pytest.mark.slow
-def test_a_run_in_parts_goes_on_as_if_never_stopped(tmp_path):
-    config = dataclasses.replace(SHORT, accumulate=2, batch_size=4)
-    whole, log = trained(config, tmp_path / "whole")
-    train.train(dataclasses.replace(config, epochs=1), tmp_path / "run")
-    resumed, log_of_resumed = trained(config, tmp_path / "run", resume=True)
-    for weights in zip(whole, resumed, strict=True):
-        np.testing.assert_array_equal(*weights)
-    assert log == log_of_resumed
-
-
-@pytest.mark.parametrize(
-    "precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
-)
-def test_computing_steps_again_gives_the_same_gradient(precision):
-    config = dataclasses.replace(SHORT, precision=precision, batch_size=2)
-    inputs, targets = train.ClosedLoopVideos(config)[0]
-    results = []
-    for remat in (False, True):
-        keras.utils.set_random_seed(0)
-        closed_loop = train.ClosedLoop(
-            train.build_model(config), dataclasses.replace(config, remat=remat)
-        )
-        loss = closed_loop.train_on_batch(inputs, targets, return_dict=True)["loss"]
-        # What the optimizer remembers of the gradient: the rate of a first step is zero.
-        results.append([loss, *map(keras.ops.convert_to_numpy, closed_loop.optimizer.momentums)])
-    assert any(np.abs(gradient).max() > 0 for gradient in results[0][1:])
-    assert_same_up_to_rounding(*results, tolerance=1e-4 if precision == "float32" else 0.05)
-
-
-# Which rows a process makes
+# Which rows a process makes ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("own_clips", [False, True])
 def test_the_rows_of_all_processes_make_up_the_batch(monkeypatch, own_clips):
-    config = dataclasses.replace(SHORT, frames=6, sampling_epochs=100, accumulate=2)
+    config = dataclasses.replace(SHORT, frames=6, sampling_epochs=100)
     windows = None
     if own_clips:
         frames = np.random.default_rng(0).integers(0, 256, (90, 32, 32, 1), np.uint8)
         windows = clips.Windows(frames, np.array([[0, 40], [40, 90]]), config.frames, step=1)
-    whole = train.ClosedLoopVideos(dataclasses.replace(config, accumulate=1), 50, windows)
-    shared = train.ClosedLoopVideos(config, 50, windows)
-    assert len(shared) == 2 * len(whole) == 4
-    assert not whole[1][0]["real"].all()  # some are the model's own
-    for batch in range(2):
-        pieces = []
-        for part in range(2):
-            for process in range(2):
-                monkeypatch.setattr(devices, "processes", 2)
-                monkeypatch.setattr(devices, "process", process)
-                pieces.append(shared[2 * batch + part])
-        monkeypatch.undo()
-        for side in (0, 1):
-            for name, rows in whole[batch][side].items():
-                together = np.concatenate([piece[side][name] for piece in pieces])
-                np.testing.assert_array_equal(together, rows, err_msg=name)
+    videos = train.ClosedLoopVideos(config, 50, windows)
+    whole = videos[1]
+    assert not whole[0]["real_mask"].all()  # some are the model's own
+    pieces = []
+    for process in range(2):
+        monkeypatch.setattr(devices, "processes", 2)
+        monkeypatch.setattr(devices, "process", process)
+        pieces.append(videos[1])
+    for side in (0, 1):
+        for name, rows in whole[side].items():
+            together = np.concatenate([piece[side][name] for piece in pieces])
+            np.testing.assert_array_equal(together, rows, err_msg=name)
 
 
-# Wrong usage
+# Wrong usage ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "line, reason",
-    [
-        ("--coordinator here:1234 --process-id 0 --process-count 2", "need --devices all"),
-        ("--batch-size 6 --accumulate 4", "cannot be divided into --accumulate 4"),
-        ("--accumulate 0", "--accumulate must be above 0"),
-        ("--preset keras-example --remat", "not for keras-example"),
-        ("--preset keras-example --accumulate 5", "not for keras-example"),
-    ],
-)
-def test_bad_options(refused, tmp_path, line, reason):
-    assert reason in refused(train, *line.split(), "--run", tmp_path / "run")
+def test_what_needs_devices_says_so(refused, tmp_path):
+    line = ["--coordinator", "here:1234", "--process-id", "0", "--process-count", "2"]
+    assert "need --devices all" in refused(train, *line, "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -177,37 +131,24 @@ def test_another_backend_names_jax(refused, tmp_path):
     assert "KERAS_BACKEND=jax" in line
 
 
-@needs_four_devices
+@on_four_devices
 @pytest.mark.parametrize(
     "line, reason",
     [
-        ("--devices 5", "there are 4"),
-        ("--devices 0", "there are 4"),
-        ("--devices some", "should be a number"),
-        ("--devices 4 --batch-size 6", "cannot be shared equally by 4 devices"),
-        ("--devices 4 --batch-size 8 --accumulate 4", "in 4 parts each"),
+        ("--devices 5 --process-count 1", "there are 4"),
+        ("--devices 0 --process-count 1", "there are 4"),
+        ("--devices some --process-count 1", "should be `all` or a number"),
+        ("--devices 4 --process-count 1 --batch-size 6", "cannot be shared equally by 4 devices"),
+        ("--devices all --coordinator here:1234", "go together"),
+        ("--devices all --coordinator here --process-id 0 --process-count 2", "be HOST:PORT"),
     ],
 )
-def test_bad_options_on_jax(refused, tmp_path, line, reason):
-    alone = ["--process-count", "1"]
-    assert reason in refused(train, *line.split(), *alone, "--run", tmp_path / "run")
+def test_devices_that_are_not_there_are_refused(refused, tmp_path, line, reason):
+    assert reason in refused(train, *line.split(), "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(not on_jax, reason="another backend says that it is not JAX")
-@pytest.mark.parametrize(
-    "line, reason",
-    [
-        ("--coordinator here:1234", "go together"),
-        ("--coordinator here --process-id 0 --process-count 2", "should be HOST:PORT"),
-        ("--coordinator here:1 --process-id one --process-count 2", "should be a number"),
-    ],
-)
-def test_bad_options_for_several_processes(refused, tmp_path, line, reason):
-    assert reason in refused(train, "--devices", "all", *line.split(), "--run", tmp_path / "run")
-
-
-# Several devices
+# Several devices --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -215,32 +156,28 @@ def on_one_device(tmp_path_factory):
     return trained(SHORT, tmp_path_factory.mktemp("one") / "run")
 
 
-@needs_four_devices
-@pytest.mark.parametrize(
-    "count, accumulate", [("2", 1), ("4", 1), pytest.param("4", 2, marks=pytest.mark.slow)]
-)
-def test_any_number_of_devices_trains_the_same(tmp_path, on_one_device, count, accumulate):
-    config = dataclasses.replace(SHORT, accumulate=accumulate)
-    distribution = devices.start(count, process_count="1")
-    weights, log = trained(config, tmp_path / "run", distribution)
-    count_of_weights = len(train.build_model(config).trainable_variables)
-    assert_same_up_to_rounding(weights[:count_of_weights], on_one_device[0][:count_of_weights])
+@on_four_devices
+@pytest.mark.parametrize("count", ["4", pytest.param("2", marks=pytest.mark.slow)])
+def test_any_number_of_devices_trains_the_same(tmp_path, on_one_device, count):
+    distribution = devices.start(devices.Devices(count, process_count=1))
+    weights, log = trained(SHORT, tmp_path / "run", distribution)
+    assert_same_up_to_rounding(weights, on_one_device[0])
     assert_same_log(log, on_one_device[1])
-    (start,) = train.read_json(tmp_path / "run" / "environment.json", list)
+    (start,) = runs.read_json(tmp_path / "run" / "environment.json", list)
     assert start["devices"] == [f"cpu:{n}" for n in range(int(count))] and start["processes"] == 1
 
 
-@needs_four_devices
+@on_four_devices
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_devices(tmp_path, on_one_device):
     train.train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run")
-    distribution = devices.start("2", process_count="1")
+    distribution = devices.start(devices.Devices("2", process_count=1))
     weights, log = trained(SHORT, tmp_path / "run", distribution, resume=True)
     assert_same_up_to_rounding(weights, on_one_device[0])
     assert_same_log(log, on_one_device[1])
 
 
-# Several processes
+# Several processes ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -282,7 +219,7 @@ def assert_ends_in_one_line(process, reason, status=1):
     assert len(errors.splitlines()) == 1 and reason in errors, errors
 
 
-@needs_four_devices
+@on_four_devices
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_when_one_process_is_killed_the_other_ends_and_the_run_goes_on(
     tmp_path, two_processes, victim
@@ -307,12 +244,12 @@ def test_when_one_process_is_killed_the_other_ends_and_the_run_goes_on(
     expected, expected_log = trained(config, whole)
     assert_same_up_to_rounding(resumed, expected, tolerance=1e-3)
     assert_same_log(log, expected_log)
-    first, second = train.read_json(folder / "environment.json", list)
+    first, second = runs.read_json(folder / "environment.json", list)
     assert first["processes"] == 2 and len(first["devices"]) == 2 and second["processes"] == 1
-    assert not list(folder.rglob(".unfinished-*"))
+    assert not list(folder.rglob(f"{cli.UNFINISHED}*"))
 
 
-@needs_four_devices
+@on_four_devices
 @pytest.mark.slow
 def test_two_processes_train_on_own_clips_to_the_end_and_go_on(tmp_path, two_processes):
     rng = np.random.default_rng(0)
@@ -327,7 +264,7 @@ def test_two_processes_train_on_own_clips_to_the_end_and_go_on(tmp_path, two_pro
     assert_same_log(log_of_both[:2], log)
 
 
-@needs_four_devices
+@on_four_devices
 @pytest.mark.slow
 def test_what_process_0_refuses_ends_the_other(tmp_path, two_processes):
     train.train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run")

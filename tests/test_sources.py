@@ -16,7 +16,7 @@ from extras import runs, sources
 ROOT = Path(train.__file__).parent
 SMALL = ["--preset", "tiny", "--frames", "6", "--context", "3", "--steps-per-epoch", "2"]
 SMALL += ["--epochs", "1", "--batch-size", "2", "--filters", "4", "--encoder-filters", "4"]
-SMALL += ["--coarse-filters", "4", "--motion-units", "4", "--size", "24", "32"]
+SMALL += ["--depths", "1", "0", "0", "--motion-radius", "0", "--size", "24", "32"]
 FORECAST = ["--context", "3", "--horizon", "3"]
 
 

@@ -1,0 +1,113 @@
+"""What several test files share: small configs, their command lines, and what a run has left."""
+
+import csv
+import dataclasses
+import io
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+
+import train
+from extras import runs
+
+# The smallest training that has every part: three epochs of two batches.
+SMALL = dataclasses.replace(
+    train.PRESETS["tiny"],
+    encoder_filters=4,
+    filters=4,
+    coarse_filters=4,
+    motion_units=4,
+    frames=4,
+    context=2,
+    size=(32,),
+    batch_size=2,
+    steps_per_epoch=2,
+    epochs=3,
+    validation_videos=3,
+    warmup_steps=1,
+)
+# A quarter of the time: a plain stack, which measures no motion. For all that is about the run,
+# and not about the model. The last of its four epochs cools down.
+QUICK = dataclasses.replace(
+    SMALL, depths=(1, 0, 0), motion_radius=0, frames=3, epochs=4, cooldown=0.25
+)
+
+
+def option(field):
+    """The command line's name for a field of `train.Config`."""
+    return "--" + ("range" if field == "value_range" else field.replace("_", "-"))
+
+
+def options(config):
+    """The command line that gives the `tiny` preset the fields of a config."""
+    for field, value in dataclasses.asdict(config).items():
+        if value != getattr(train.PRESETS["tiny"], field):
+            if isinstance(value, bool):
+                yield option(field if value else f"no_{field}")
+            else:
+                values = value if isinstance(value, tuple) else (value,)
+                yield from (option(field), *map(str, values))
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def log_of(folder):
+    with open(folder / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def log_without_times(folder):
+    return [{name: row[name] for name in row if name != "seconds"} for row in log_of(folder)]
+
+
+def state_of(folder):
+    """Every array of a run's checkpoint, the optimizer's included, by name."""
+    arrays = {}
+
+    def read(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    with zipfile.ZipFile(folder / runs.CHECKPOINT) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights) as file:
+        file.visititems(read)
+    return arrays
+
+
+def assert_same_weights(one, other):
+    """Two models have the same weights, to the last bit; each is a model or its file."""
+    weights = [
+        (m if isinstance(m, keras.Model) else runs.load_model(m)).get_weights()
+        for m in (one, other)
+    ]
+    for arrays in zip(*weights, strict=True):
+        np.testing.assert_array_equal(*arrays)
+
+
+def assert_same_run(one, other):
+    """The same weights and optimizer, to the last bit, the same log, and nothing left over."""
+    states = state_of(one), state_of(other)
+    assert states[0].keys() == states[1].keys() and len(states[0]) > 20
+    for name, values in states[0].items():
+        np.testing.assert_array_equal(values, states[1][name], err_msg=name)
+    assert log_without_times(one) == log_without_times(other)
+    for name in ("best.keras", "last.keras"):
+        assert_same_weights(one / name, other / name)
+    files = [{path.name for path in folder.rglob("*")} - {".lock"} for folder in (one, other)]
+    assert files[0] == files[1]
+
+
+def stopping_at_step(step):
+    """A `ScoreAndSave` that is interrupted, as by Ctrl-C, before the training step of that number."""
+
+    class StoppingScoreAndSave(runs.ScoreAndSave):
+        def on_train_batch_begin(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == step:
+                raise KeyboardInterrupt
+
+    return StoppingScoreAndSave

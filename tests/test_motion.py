@@ -1,0 +1,154 @@
+"""Measuring motion and moving pixels: known displacements are found, whatever is bright."""
+
+import numpy as np
+import pytest
+
+import data
+from extras import motion
+from helpers import array
+
+DIGIT = data.to_float(data.load_digits("test")[0])
+NEGATIVE = pytest.mark.parametrize("negative", [False, True], ids=["bright", "dark"])
+
+
+def digit_at(top, left, height=64, width=64):
+    """A frame (1, height, width, 1) of one digit."""
+    frame = np.zeros((1, height, width, 1), "float32")
+    frame[0, top : top + 28, left : left + 28, 0] = DIGIT
+    return frame
+
+
+# Warping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 3)])
+def test_warp_takes_pixels_from_where_it_is_told(dy, dx, channels):
+    frame = np.random.default_rng(0).random((2, 12, 10, channels)).astype("float32")
+    vertical, horizontal = np.zeros((2, 2, 12, 10, 7), "float32")
+    vertical[..., 3 + dy] = 1
+    horizontal[..., 3 + dx] = 1
+    warped = array(motion.warp(frame, vertical, horizontal))
+    around = np.pad(frame, [(0, 0), (3, 3), (3, 3), (0, 0)], mode="symmetric")
+    expected = around[:, 3 + dy : 15 + dy, 3 + dx : 13 + dx]
+    np.testing.assert_array_equal(warped, expected)
+
+
+def test_warp_is_the_sum_that_it_says():
+    rng = np.random.default_rng(0)
+    frame = rng.random((1, 6, 5, 1)).astype("float32")
+    vertical, horizontal = rng.dirichlet(np.ones(5), (2, 1, 6, 5)).astype("float32")
+    around = np.pad(frame[0, ..., 0], 2, mode="symmetric")
+    # Beyond the edges the probabilities are not needed: the rows' pass sees warped pixels there.
+    columns = np.zeros((6, 5))
+    for y, x, dy in np.ndindex(6, 5, 5):
+        columns[y, x] += vertical[0, y, x, dy] * around[y + dy, x + 2]
+    columns = np.pad(columns, [(0, 0), (2, 2)], mode="symmetric")
+    expected = np.zeros((6, 5))
+    for y, x, dx in np.ndindex(6, 5, 5):
+        expected[y, x] += horizontal[0, y, x, dx] * columns[y, x + dx]
+    warped = array(motion.warp(frame, vertical, horizontal))
+    np.testing.assert_allclose(warped[0, ..., 0], expected, rtol=1e-5)
+
+
+# Measuring --------------------------------------------------------------------------------
+
+
+@NEGATIVE
+@pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 4)])
+def test_block_matching_finds_where_a_digit_came_from(dy, dx, negative):
+    frame, last_frame = digit_at(8 - dy, 20 - dx, height=48), digit_at(8, 20, height=48)
+    if negative:
+        frame, last_frame = 1 - frame, 1 - last_frame
+    vertical, horizontal = np.split(array(motion.block_matching(frame, last_frame, 4)), 2, axis=-1)
+    assert vertical.shape == horizontal.shape == (1, 12, 16, 9)
+    for probability, displacement in ((vertical, dy), (horizontal, dx)):
+        np.testing.assert_allclose(probability.sum(axis=-1), 1, rtol=1e-5)
+        at_the_digit = probability[0, 4:7, 7:10].mean(axis=(0, 1))
+        assert at_the_digit.argmax() == 4 + displacement and at_the_digit.max() > 0.9
+    np.testing.assert_allclose(vertical[0, -1, -1], 1 / 9, rtol=1e-4)  # even, and was even
+
+
+def test_inverted_frames_have_the_same_motion_and_contrast():
+    rng = np.random.default_rng(0)
+    last_frame = rng.random((2, 24, 32, 3)).astype("float32")
+    frame = np.roll(last_frame, (1, -2), axis=(1, 2))
+    frame[0, 8:16] = rng.random((8, 32, 3))  # where nothing fits
+    for measure in (
+        lambda frame, last_frame: motion.block_matching(frame, last_frame, 4),
+        lambda frame, _: motion.contrast(frame),
+    ):
+        one, other = (
+            array(measure(*f)) for f in ((frame, last_frame), (1 - frame, 1 - last_frame))
+        )
+        assert np.ptp(one) > 0.01
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_contrast_is_the_deviation_within_each_block():
+    frame = np.random.default_rng(0).random((1, 8, 12, 3)).astype("float32")
+    blocks = frame.reshape(1, 2, 4, 3, 4, 3)
+    expected = np.sqrt(blocks.var(axis=(2, 4)).mean(axis=-1, keepdims=True))
+    np.testing.assert_allclose(array(motion.contrast(frame)), expected, rtol=1e-4)
+
+
+@NEGATIVE
+def test_the_history_has_each_displacement_of_a_digit_that_moves(negative):
+    moves = [(3, 1), (2, -2), (-4, 3), (-1, -3), (3, 0)]  # how it moves, in order
+    last_frame = np.full((1, 64, 64, 1), float(negative), "float32")
+    carried = np.zeros((1, 16, 16, 1 + 4 * 18), "float32")  # of the last 4 displacements
+    for top, left in np.cumsum([(10, 12), *moves], axis=0):
+        digit = digit_at(top, left)
+        frame = 1 - digit if negative else digit
+        moved_by = motion.block_matching(frame, last_frame, 4)
+        history, carried = motion.advect_history(frame, moved_by, carried)
+        last_frame = frame
+    at_the_digit = digit.reshape(16, 4, 16, 4).mean(axis=(1, 3)) > 0.3
+    # (blocks, steps, axes, displacements)
+    history = array(history)[0][at_the_digit].reshape(-1, 4, 2, 9)
+    came_from = history.argmax(axis=-1) - 4
+    expected = -np.array(moves[:0:-1])  # newest first; the oldest is forgotten
+    assert (came_from == expected).mean() > 0.95
+    np.testing.assert_allclose(history.sum(axis=-1), 1, atol=0.01)
+
+
+def test_warp_undoes_what_block_matching_measures():
+    """Both mean the same by a displacement: where a pixel came from."""
+    last_frame, frame = digit_at(20, 16), digit_at(23, 14)
+    measured = array(motion.block_matching(frame, last_frame, 4))[0, 8:10, 6:8].mean(axis=(0, 1))
+    everywhere = np.broadcast_to(measured, (1, 64, 64, 18)).astype("float32")
+    warped = array(motion.warp(last_frame, *np.split(everywhere, 2, axis=-1)))
+    assert np.square(warped - frame).sum() < 0.05 * np.square(last_frame - frame).sum()
+
+
+# The loss ---------------------------------------------------------------------------------
+
+
+def measured_motion(videos):
+    """(batch, frames - 1, height / 4, width / 4, 18)"""
+    steps = range(videos.shape[1] - 1)
+    pairs = [motion.block_matching(videos[:, n + 1], videos[:, n], 4) for n in steps]
+    return np.stack([array(pair) for pair in pairs], axis=1)
+
+
+@NEGATIVE
+def test_the_loss_is_least_for_the_motion_that_is_then_measured(negative):
+    videos = data.to_float(data.make_videos(data.load_digits("test"), 2, seed=4, frames=4))
+    videos = 1 - videos if negative else videos
+    right = np.log(measured_motion(videos) + 1e-9)
+    wrong = np.roll(right, 1, axis=-1)
+    unknown = np.zeros_like(right)
+    losses = [float(motion.cross_entropy(videos, logits)) for logits in (right, unknown, wrong)]
+    assert losses == sorted(losses)
+    # Two axes, 9 displacements each, at every pixel by the contrast of its block.
+    contrast = 16 * array(motion.contrast(videos[:, 1:].reshape(6, 64, 64, 1))).sum() / 6
+    assert losses[1] == pytest.approx(2 * np.log(9) * contrast, rel=1e-4)
+    assert losses[0] < 0.1 * losses[1]
+
+
+def test_the_loss_of_frames_that_a_forecaster_pads():
+    videos = np.random.default_rng(0).random((2, 3, 20, 28, 1)).astype("float32")
+    padded = np.pad(videos, [(0, 0), (0, 0), (0, 4), (0, 4), (0, 0)], mode="symmetric")
+    logits = np.random.default_rng(1).normal(size=(2, 2, 6, 8, 18)).astype("float32")
+    loss = float(motion.cross_entropy(videos, logits))
+    assert loss == pytest.approx(float(motion.cross_entropy(padded, logits)), rel=1e-5)

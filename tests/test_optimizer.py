@@ -1,0 +1,98 @@
+"""One step of the optimizer, the average of the weights, and the learning rates."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+import train
+from extras import optimizer
+from helpers import SMALL, array
+
+FIRST_STEP = dataclasses.replace(SMALL, warmup_steps=0, average=0.0, clip_norm=0.0)
+
+
+def first_step(config, gradient):
+    """What the optimizer does to a kernel and to a bias in its first step."""
+    kernel = keras.Variable(np.zeros(gradient.shape, "float32"), name="kernel")
+    bias = keras.Variable(np.zeros(8, "float32"), name="bias")
+    optimizer.make_optimizer(config).apply([gradient, np.ones(8, "float32")], [kernel, bias])
+    return array(kernel), array(bias)
+
+
+def test_muon_moves_a_kernel_by_an_orthogonal_matrix():
+    gradient = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype("float32")
+    kernel, bias = first_step(FIRST_STEP, gradient)
+    matrix = kernel.reshape(36, 8) / (FIRST_STEP.learning_rate * 0.2 * 36**0.5)
+    singular_values = np.linalg.svd(matrix, compute_uv=False)
+    assert 0.6 < singular_values.min() and singular_values.max() < 1.3  # Newton-Schulz's range
+    u, _, v = np.linalg.svd(gradient.reshape(36, 8), full_matrices=False)
+    assert (matrix * (u @ v)).sum() < -0.8 * 8  # downhill, along the gradient's directions
+    np.testing.assert_allclose(bias, -FIRST_STEP.adam_learning_rate, rtol=1e-3)
+
+
+def test_a_dense_kernel_takes_the_same_step_as_a_convolution_of_one_pixel():
+    gradient = np.random.default_rng(0).normal(size=(36, 8)).astype("float32")
+    moved = [
+        first_step(FIRST_STEP, gradient.reshape(shape))[0] for shape in ((36, 8), (1, 1, 36, 8))
+    ]
+    np.testing.assert_allclose(moved[0], moved[1].reshape(36, 8), rtol=1e-4)
+
+
+def test_adam_moves_everything_without_muon():
+    gradient = np.ones((3, 3, 4, 8), "float32")
+    for moved in first_step(dataclasses.replace(FIRST_STEP, muon=False), gradient):
+        np.testing.assert_allclose(moved, -1e-3, rtol=1e-3)
+
+
+def test_muon_is_kept_from_the_first_convolution_and_the_heads():
+    rule = optimizer.make_optimizer(SMALL)
+    adam = {
+        variable.path.split("/")[1]
+        for variable in train.build_model(SMALL).trainable_variables
+        if len(variable.shape) > 1 and rule._should_use_adamw(variable)
+    }
+    assert adam == {"encoder", "block_motion_head", "pixel_motion_head", "paint_head"}
+
+
+def test_the_average_of_the_weights_warms_up():
+    weight = keras.Variable(np.zeros(1, "float32"))
+    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, average=0.9))
+    expected = 0.0
+    for step in range(100):
+        rule.apply([np.ones(1, "float32")], [weight])
+        momentum = min(0.9, step / (step + 9))
+        expected = momentum * expected + (1 - momentum) * array(weight)[0]
+        (average,) = rule._model_variables_moving_average
+        assert array(average)[0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("muon, peak", [(True, 5e-3), (False, 1e-3)])
+@pytest.mark.parametrize(
+    "cooldown, expected",
+    [
+        (0.2, {0: 0, 10: 0.5, 20: 1, 60: 1, 80: 1, 90: 0.5, 100: 0}),
+        (0.0, {0: 0, 10: 0.5, 20: 1, 100: 1, 1000: 1}),
+    ],
+)
+def test_the_learning_rate_rises_stays_and_ends_at_zero(muon, peak, cooldown, expected):
+    config = dataclasses.replace(
+        SMALL, epochs=10, steps_per_epoch=10, warmup_steps=20, cooldown=cooldown, muon=muon,
+        learning_rate=5e-3, adam_learning_rate=1e-3,
+    )  # fmt: skip
+    assert optimizer.cooldown_start(config) == (8 if cooldown else 10)
+    rule, rates = optimizer.make_optimizer(config), {}
+    for step in expected:
+        rule.iterations.assign(step)
+        rates[step] = float(rule.learning_rate) / peak
+    assert rates == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradients_are_clipped_together():
+    kernels = [keras.Variable(np.zeros((3, 3, 4, 8), "float32"), name=name) for name in "ab"]
+    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, clip_norm=1.0))
+    rule.apply([np.full((3, 3, 4, 8), 100.0, "float32") for _ in kernels], kernels)
+    momentums = [array(m) for m in rule.variables if tuple(m.shape) == (3, 3, 4, 8)]
+    norm = np.linalg.norm([np.linalg.norm(momentum) for momentum in momentums])
+    assert 0.01 < norm < 1.001

@@ -1,0 +1,157 @@
+"""The page with a frame slider: one file, every frame, and what a visitor does with it."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import animate
+import data
+import predict
+from extras import page, pictures
+
+
+def forecasts_of(page):
+    return json.loads(re.search(r'<script id="forecasts" [^>]*>(.*?)</script>', page, re.DOTALL)[1])
+
+
+def pixels(url):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+
+
+def video(frames, seed):
+    return np.random.default_rng(seed).integers(0, 256, (frames, 32, 32, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A page of two videos, and what it shows."""
+    path = tmp_path_factory.mktemp("page") / "index.html"
+    videos = np.stack([video(10, n) for n in range(2)])
+    context, truth = videos[:, :4], videos[:, 4:]
+    prediction = data.to_float(truth[:, ::-1])
+    gifs, stills, errors = [], [], []
+    for n in range(2):
+        frames = animate.side_by_side(context[n], truth[n], prediction[n])
+        gifs.append(path.with_name(f"clips-{n}.gif"))
+        stills.append(frames[-1])
+        errors.append(predict.score(truth[[n]], prediction[[n]])["mse"])
+        animate.write_gif(gifs[-1], frames)
+    scores = predict.score(truth, prediction)
+    page.write_page(
+        path, context, truth, prediction, gifs, stills, errors,
+        scores={"model": scores, "copying": scores}, milliseconds={"each": 200, "last": 1200},
+    )  # fmt: skip
+    return path, context, truth, prediction
+
+
+def test_page_is_one_file_with_every_frame(written):
+    path, context, truth, prediction = written
+    text = path.read_text()
+    assert not re.search(r"https?:|@import|<link|<script [^>]*src=", text)
+    shown = forecasts_of(text)
+    for n, clip in enumerate(shown["clips"]):
+        errors = pictures.error_map(truth[n], prediction[n])
+        rows = [
+            [*context[n], *truth[n]],
+            [*context[n], *prediction[n]],
+            [*np.zeros((4, 32, 32, 3)), *errors],
+        ]
+        for url, row in zip(clip["strips"], rows):
+            strip = pixels(url)
+            assert strip.shape == (36, 10 * 36, 3)
+            tiles = [strip[2:-2, 36 * f + 2 : 36 * f + 34] for f in range(10)]
+            for tile, frame in zip(tiles, row):
+                expected = np.broadcast_to(pictures.to_uint8(frame), tile.shape)
+                np.testing.assert_array_equal(tile, expected)
+        assert pixels(clip["still"]).shape == pixels(clip["gif"]).shape
+        gif = base64.b64decode(clip["gif"].split(",")[1])
+        assert gif == path.with_name(f"{clip['name']}.gif").read_bytes()
+        difference = data.to_float(truth[n]) - prediction[n]
+        np.testing.assert_allclose(clip["mse"], np.square(difference).sum((1, 2, 3)), rtol=1e-5)
+    both = np.mean([clip["mse"] for clip in shown["clips"]], axis=0)
+    np.testing.assert_allclose(shown["scores"]["model"]["mse"], both, rtol=1e-5)
+
+
+def test_page_without_truth_has_no_scores(script, trained_run, tmp_path):
+    np.save(tmp_path / "a<!--b.npy", data.EvaluationVideos("test", frames=10)[[0]])
+    arguments = ["--page", "--data", tmp_path / "a<!--b.npy", "--out", tmp_path, "--horizon", 2]
+    status, output, _ = script(animate, trained_run, *arguments)
+    assert status == 0 and str(tmp_path / "index.html") in output
+    text = (tmp_path / "index.html").read_text()
+    assert "a<!--b" not in text  # it would begin a comment there
+    shown = forecasts_of(text)
+    assert shown["clips"][0]["name"] == "a<!--b-0000" and shown["clips"][0]["mse"] == []
+    assert shown["scores"] is None
+    real = pixels(shown["clips"][0]["strips"][0])
+    assert not real[2:-2, -66:-2].any()  # the last frame within its border
+
+
+def test_page_shows_gifs_only(refused, trained_run, tmp_path):
+    arguments = [trained_run, "--page", "--format", "mp4", "--out", tmp_path]
+    assert "--page" in refused(animate, *arguments)
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+# What a visitor does, and what is then to be seen.
+VISIT = """
+<script>
+  const seen = {
+    width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    mse: [...document.querySelectorAll(".head span")].map(e => e.textContent),
+    rows: document.querySelectorAll("tbody tr").length,
+    images: [...document.images].filter(i => i.complete && i.naturalWidth).length,
+    frames: [],
+  };
+  for (const frame of [0, 4, 9]) {
+    slider.value = frame;
+    slider.dispatchEvent(new Event("input"));
+    const places = [...document.querySelectorAll(".tile")].map(
+      tile => getComputedStyle(tile).backgroundPositionX);
+    seen.frames.push([document.querySelector("output").textContent, ...new Set(places)]);
+  }
+  document.querySelector("#play").click();
+  seen.playing = [play.textContent, slider.value];
+  play.click();
+  seen.paused = play.textContent;
+  parent.postMessage(JSON.stringify(seen), "*");
+</script>
+"""
+# A window cannot be as narrow as a phone, but a frame can.
+PHONE = """
+<body></body>
+<iframe width="WIDTH" height="800" style="border: 0" src="visited.html"></iframe>
+<script>onmessage = message => { document.body.textContent = message.data; }</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_in_a_browser(written, tmp_path, width):
+    visited, phone = tmp_path / "visited.html", tmp_path / "phone.html"
+    visited.write_text(written[0].read_text().replace("</html>", VISIT + "</html>"))
+    phone.write_text(PHONE.replace("WIDTH", str(width)))
+    result = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900",
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+         phone.as_uri()],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    seen = json.loads(re.search(r"<body>(.*)</body>", result.stdout, re.DOTALL)[1])
+    assert seen["width"] == 0  # nothing to scroll sideways
+    assert all(re.fullmatch(r"MSE \d+\.\d", label) for label in seen["mse"])
+    assert seen["rows"] == 6 + 1 and seen["images"] == 2 * (3 + 1)
+    # One slider moves every tile, and all of them to the same frame.
+    assert seen["frames"] == [
+        ["context 1 of 4", "0%"],
+        ["predicted 1 of 6", "44.4444%"],
+        ["predicted 6 of 6", "100%"],
+    ]
+    assert seen["playing"] == ["Pause", "0"] and seen["paused"] == "Play"

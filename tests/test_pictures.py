@@ -1,0 +1,61 @@
+"""Frames as pictures: every pixel where it belongs, in the colours that tell frames apart."""
+
+import numpy as np
+import pytest
+
+from extras import pictures
+
+
+def video(frames, seed=0, channels=1):
+    shape = (frames, 12, 16, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_enlarge_makes_blocks_in_a_border():
+    for channels in (1, 3):
+        (frame,) = video(1, channels=channels)
+        picture = pictures.enlarge(frame, 3, pictures.REAL_COLOUR)
+        assert picture.dtype == np.uint8 and picture.shape == (12 * 3 + 4, 16 * 3 + 4, 3)
+        blocks = np.kron(np.broadcast_to(frame, (12, 16, 3)), np.ones((3, 3, 1), np.uint8))
+        np.testing.assert_array_equal(picture[2:-2, 2:-2], blocks)
+        picture[2:-2, 2:-2] = pictures.REAL_COLOUR
+        assert (picture == pictures.REAL_COLOUR).all()
+
+
+def test_floats_are_drawn_as_the_bytes_they_stand_for():
+    (frame,) = video(1)
+    colour = pictures.REAL_COLOUR
+    one, other = (pictures.enlarge(f, 2, colour) for f in (frame, frame / np.float32(255)))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_predicted_frames_stand_below_those_that_they_predict():
+    context, truth, prediction = (
+        np.stack([video(n, seed)]) for n, seed in ((3, 0), (2, 1), (4, 2))
+    )
+    strip = np.asarray(pictures.forecast_strip(context, truth, prediction))
+    tile_height, tile_width, gap, margin = 12 + 4, 16 + 4, 2, 80
+    assert strip.shape == (2 * (tile_height + gap) + gap, margin + 7 * (tile_width + gap), 3)
+
+    def tile(row, column):
+        top, left = gap + row * (tile_height + gap), margin + column * (tile_width + gap)
+        return strip[top : top + tile_height, left : left + tile_width]
+
+    for n, frame in enumerate([*context[0], *truth[0]]):
+        np.testing.assert_array_equal(tile(0, n), pictures.enlarge(frame, 1, pictures.REAL_COLOUR))
+    for n, frame in enumerate(prediction[0]):
+        np.testing.assert_array_equal(
+            tile(1, 3 + n), pictures.enlarge(frame, 1, pictures.PREDICTED_COLOUR)
+        )
+    for row, column in ((0, 5), (0, 6), (1, 0), (1, 2)):  # no truth there, or no prediction
+        assert (tile(row, column) == 255).all()
+    assert (strip[:, :margin] < 128).any()  # the labels
+
+
+def test_error_map_shows_too_bright_in_orange_and_too_dark_in_blue():
+    truth = np.array([0, 255, 255], np.uint8).reshape(1, 1, 3, 1)
+    prediction = np.array([1, 1, 0.5], np.float32).reshape(1, 1, 3, 1)
+    too_bright, right, too_dark = pictures.error_map(truth, prediction)[0, 0]
+    assert too_bright[0] == 1 > too_bright[1] > too_bright[2] == 0
+    assert (right == 0).all()
+    assert too_dark[0] == 0 < too_dark[1] < too_dark[2] == pytest.approx(0.5, abs=0.01)
