@@ -320,8 +320,6 @@ def check(config, distribution=None):
         raise InputError(
             f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
         )
-    if len(config.size) not in (1, 2):
-        raise InputError("--size: give height and width, or one number for a square")
     height, width = clips.height_and_width(config.size)
     if config.data == data.MOVING_MNIST and (height != width or height < data.DIGIT_SIZE):
         raise InputError(
