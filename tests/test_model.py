@@ -156,8 +156,9 @@ class Unrolled(keras.Model):
         return keras.ops.stack(outputs, axis=1)
 
 
-@pytest.mark.jax
-@pytest.mark.parametrize("size, activation", [(3, "tanh"), (5, "relu")])
+@pytest.mark.parametrize(
+    "size, activation", [pytest.param(3, "tanh", marks=pytest.mark.jax), (5, "relu")]
+)
 def test_step_has_the_gradients_of_keras_layer(size, activation):
     options = {"padding": "same", "activation": activation, "return_sequences": True}
     stock = keras.layers.ConvLSTM2D(6, size, **options)
