@@ -55,6 +55,11 @@ def array(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
+def files_in(folder):
+    """Names of all files anywhere in a folder, but for the lock that keeps others out of it."""
+    return {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
+
+
 def log_of(folder):
     with open(folder / "log.csv", newline="") as file:
         return list(csv.DictReader(file))
