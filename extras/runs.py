@@ -132,6 +132,8 @@ def read_config(path):
     """
     path = Path(path)
     path = path if path.suffix == ".json" else path / "config.json"
+    if not path.exists():
+        raise InputError(f"there is no run with {path}: name the folder of one")
     fields = read_json(path, dict)
     if "layers" in fields:  # `depths`, since then
         try:
