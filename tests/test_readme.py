@@ -31,7 +31,7 @@ SMALL = {
 
 def commands():
     """All commands, in the order of the README: those in blocks and those within the text."""
-    found = re.findall(r"^```sh\n(.*?)^```|`(python [^`]+)`", README, re.M | re.S)
+    found = re.findall(r"^```sh\n(.*?)^```|`(python [^`]+)`", README, re.MULTILINE | re.DOTALL)
     lines = [line for block, inline in found for line in (block or inline).splitlines()]
     lines = [re.sub(r"^pip install .* && ", "", line) for line in lines]
     # Not the tests themselves, nor what needs a network, nor what runs for minutes, nor what
@@ -89,5 +89,5 @@ def test_what_to_change_is_where_it_says():
 
 
 def test_ci_finds_its_command():
-    tests = re.findall(r"^pip install .*pytest$", README, re.M)
+    tests = re.findall(r"^pip install .*pytest$", README, re.MULTILINE)
     assert tests == ["pip install -r requirements-dev.txt && python -m pytest"]
