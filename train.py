@@ -477,7 +477,7 @@ def defaults_of(start):
     if init == "none" or start.resume:
         return dataclasses.replace(config, init=init)
     # A run that is repeated has kept a copy of the weights that it started from.
-    copy = source and (source.parent if source.suffix == ".json" else source) / "init.keras"
+    copy = source and (source if source.is_dir() else source.parent) / "init.keras"
     if not start.init and copy and copy.exists():
         init = str(copy)
     model = runs.load_model(init)

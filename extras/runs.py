@@ -131,7 +131,8 @@ def read_config(path):
         InputError: there is none, or an earlier version wrote it.
     """
     path = Path(path)
-    path = path if path.suffix == ".json" else path / "config.json"
+    if path.suffix != ".json" or path.is_dir():
+        path = path / "config.json"
     if not path.exists():
         raise InputError(f"there is no run with {path}: name the folder of one")
     fields = read_json(path, dict)
