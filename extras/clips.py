@@ -94,8 +94,7 @@ def open_clips(
     folder, source = Path(folder), os.path.abspath(source)
     path, array = split_name(source)
     files = find_files(path)
-    known = read_cache(folder, source, files, channels, options)
-    if known is None:
+    if read_cache(folder, source, files, channels, options) is None:
         if not files:
             raise InputError(
                 f"--data {path}: found no clips there: expected videos ({' '.join(VIDEOS)}), "
@@ -103,7 +102,7 @@ def open_clips(
                 if path.exists()
                 else f"--data {path}: no such file or folder"
             )
-        known = write_cache(folder, source, files, array, channels, options)
+        write_cache(folder, source, files, array, channels, options)
     return open_cache(folder)
 
 
@@ -352,11 +351,7 @@ def read_cache(folder, source, files, channels, options):
 
 
 def write_cache(folder, source, files, array, channels, options):
-    """Convert clips to `clips-cache.npy`; the arguments are those of `read_cache`.
-
-    Returns:
-        What is written to `clips-cache.json`.
-    """
+    """Convert clips to `clips-cache.npy`; the arguments are those of `read_cache`."""
     folder.mkdir(parents=True, exist_ok=True)
     print(f"clips are converted, once, to {folder / CACHE}")
     path, _ = split_name(source)
@@ -377,7 +372,6 @@ def write_cache(folder, source, files, array, channels, options):
         "files": take_fingerprints(files, path, {}),
     }
     write_description(folder, known)
-    return known
 
 
 def as_json(options):

@@ -41,7 +41,7 @@ def training_sets(config, folder, channels, distribution):
         return None, validation, 1
     if devices.process > 0:
         devices.barrier(distribution)  # process 0 has converted the clips
-        if not (folder / "clips-cache.json").exists():
+        if not (folder / clips.DESCRIPTION).exists():
             raise InputError(f"{folder} must be a folder that all hosts share, with --data")
     opened = open_clips_of_run(folder, vars(config), channels)
     if devices.process == 0:
