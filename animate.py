@@ -22,8 +22,8 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-from extras import page, pictures
-from predict import Request, forecast_in_memory, persistence, score
+from extras import page, pictures, sources
+import predict
 
 FRAMES_PER_SECOND = 5
 REST = 1.2  # seconds for which an animation rests at its end
@@ -32,7 +32,9 @@ PICTURE = 256  # pixels; about the size to which a frame is enlarged
 
 @dataclasses.dataclass
 class Arguments:
-    request: Request = dataclasses.field(default_factory=lambda: Request(data="validation", seed=0))
+    request: predict.Request = dataclasses.field(
+        default_factory=lambda: predict.Request(data="validation", seed=0)
+    )
     """What to forecast."""
     format: Literal["gif", "mp4"] = "gif"
     """mp4 is smaller, and needs: pip install imageio av"""
@@ -114,7 +116,13 @@ def main():
         raise InputError("--format mp4 needs two more packages: pip install imageio av")
     if arguments.format == "mp4" and arguments.page:
         raise InputError("--page shows GIFs: leave --format mp4 out")
-    context, truth, prediction, indices = forecast_in_memory(request, usual_count=4)
+    model, videos, indices, _ = predict.open_request(request, usual_count=4)
+    prediction = [
+        predict.forecast(request, model, batch[:, : request.context])
+        for batch in sources.batches(videos, indices, request.horizon, verbose=1)
+    ]
+    prediction = np.concatenate(prediction)  # (videos, horizon, height, width, channels)
+    context, truth = np.split(videos[indices], [request.context], axis=1)
     name = Path(request.data).stem
     write = {"gif": write_gif, "mp4": write_mp4}[arguments.format]
     animations, stills = [], []
@@ -129,26 +137,10 @@ def main():
         pictures.forecast_strip(context, truth, prediction).save(temporary)
     print(path)
     if arguments.page:
-        scored = truth.shape[1]
-        scores, errors = None, [[]] * len(context)
-        if scored:
-            errors = [score(t[None], p[None, :scored])["mse"] for t, p in zip(truth, prediction)]
-            copies = np.stack([persistence(video, request.context, scored) for video in context])
-            scores = {
-                "model": score(truth, prediction[:, :scored]),
-                "copying": score(truth, copies),
-            }
         path = request.out / "index.html"
+        milliseconds = {"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST}
         page.write_page(
-            path,
-            context,
-            truth,
-            prediction,
-            animations,
-            stills,
-            errors=errors,
-            scores=scores,
-            milliseconds={"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST},
+            path, context, truth, prediction, animations, stills, predict.score, milliseconds
         )
         print(path)
 

@@ -1,7 +1,6 @@
 """Moving MNIST: handwritten digits -> videos of moving digits -> input frames x_n, targets y_(n+1).
 
-    python data.py               print what the pairs are, and draw some of them
-    python data.py --official    download the official test file (781 MiB; never needed)
+    python data.py    print what the pairs are, and draw some of them
 
 Two 28x28 digits move over 64x64 black pixels for 20 frames and bounce off the walls, as in
 Srivastava, Mansimov and Salakhutdinov 2015, "Unsupervised Learning of Video
@@ -18,11 +17,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from extras.cli import (
-    Failure,
-    InputError,
-    atomic_write,
-)  # comes before Keras: it sets its environment
+from extras.cli import InputError, atomic_write  # comes before Keras: it sets its environment
 from extras import cli, pictures
 
 import keras
@@ -47,10 +42,6 @@ DIGITS_MD5 = {
 TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: see train.py
 EVALUATION_STREAMS = {"validation": VALIDATION, "test": TEST}
 EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file
-
-OFFICIAL_URL = "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
-OFFICIAL_SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
-OFFICIAL_PATH = Path("downloads/mnist_test_seq.npy")
 
 
 # Digits and videos ------------------------------------------------------------------------
@@ -231,7 +222,8 @@ class MovingMNIST(keras.utils.PyDataset):
     """Batches of new (x, y) pairs from the training digits, made when they are asked for.
 
     A batch depends on (seed, epoch, index) alone, so any number of workers makes the same one.
-    `epoch` must be set before each epoch, see `SetEpoch`: then a resumed run sees the same videos.
+    Keras counts `epoch` up after each one; training that is resumed sets it anew, since Keras
+    counts once too often when `fit` builds something from the first batch.
 
     Args:
         seed: integer; other seeds, other videos.
@@ -265,74 +257,13 @@ class MovingMNIST(keras.utils.PyDataset):
         self.epoch += 1
 
 
-class SetEpoch(keras.callbacks.Callback):
-    """Set the epoch of a `MovingMNIST` when an epoch begins.
-
-    Its `on_epoch_end` cannot be relied on: Keras calls it once too often when `fit` had to build
-    something from the first batch.
-    """
-
-    def __init__(self, videos):
-        super().__init__()
-        self.videos = videos
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.videos.epoch = epoch
-
-
-# The official test file -------------------------------------------------------------------
-
-
-def download_official(path=OFFICIAL_PATH, url=OFFICIAL_URL, sha256=OFFICIAL_SHA256):
-    """Download the official Moving MNIST test file, and check it; keep nothing if it is wrong.
-
-    Args:
-        path: where to put the file.
-        url, sha256: where it is, and its hash as hexadecimal digits.
-
-    Raises:
-        Failure: no connection, it broke, or the bytes are wrong.
-    """
-    if Path(path).exists():
-        print(f"{path} is already there")
-        return
-    with atomic_write(path) as temporary:
-        try:
-            keras.utils.get_file(
-                temporary.name,
-                url,
-                file_hash=sha256,
-                cache_dir=temporary.absolute().parent,
-                cache_subdir="",
-            )
-        except ValueError:  # by the hash
-            raise Failure(
-                f"{url} sent another file than the official one; nothing was kept"
-            ) from None
-        except Exception as error:  # whatever the connection raises
-            raise Failure(
-                f"cannot download {url} ({error}): check the connection and try again"
-            ) from None
-    print(f"{path}: {Path(path).stat().st_size:,} bytes, checked")
-
-
-def load_official(path=OFFICIAL_PATH):
-    """The official test file: uint8 array (10000, 20, 64, 64, 1) that stays on disk until indexed.
-
-    Raises:
-        InputError: it is not there.
-    """
-    if not Path(path).exists():
-        raise InputError(f"{path} is not there: get it by python data.py --official")
-    return np.load(path, mmap_mode="r").swapaxes(0, 1)[..., None]  # its frames come first
+# The command line -------------------------------------------------------------------------
 
 
 @dataclasses.dataclass
 class Arguments:
     """Show what Moving MNIST is, and what a model is trained on."""
 
-    official: bool = False
-    """Download the official test file instead (781 MiB; never needed)."""
     seed: int = 0
     """Seed of the random videos, 0 or above."""
     out: Path = Path("outputs")
@@ -341,8 +272,6 @@ class Arguments:
 
 def main():
     arguments = tyro.cli(Arguments)
-    if arguments.official:
-        return download_official()
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}: a seed is 0 or above")
     cli.make_folder(arguments.out)

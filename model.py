@@ -19,7 +19,6 @@ import keras
 import numpy as np
 from keras import ops
 
-import data
 from extras import motion
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -97,19 +96,27 @@ class NextFrameModel(keras.Model):
     """What all models share: a loop over `step` that reads a video.
 
     A subclass gives `initial_states(batch, height, width)` and `step(frame, states, training)`.
+
+    Args:
+        architecture: the arguments of the subclass, a dict with `channels`, those of a frame.
     """
 
     remat = False  # whether `unroll` keeps only each step's states for the gradient: less memory
 
-    def __init__(self, **kwargs):
+    def __init__(self, architecture, **kwargs):
         # The layers have the precision; what is measured, and the heads, are float32 in any case.
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.architecture = architecture
+        self.channels = architecture["channels"]
         # TensorFlow's own kernels are several times faster than XLA's on a CPU, and XLA takes
         # minutes to compile an unrolled video. JAX has nothing but XLA.
         self.supports_jit = not ON_TENSORFLOW
 
+    def get_config(self):
+        return {**super().get_config(), **self.architecture}
+
     def build(self, videos_shape, real_mask_shape=None):
-        self.frame_size, self.channels = videos_shape[2:4], videos_shape[-1]
+        self.frame_size = videos_shape[2:4]
         frame = ops.zeros((1, *videos_shape[2:]))
         # One step on zeros builds every layer. (Keras passes a shape for each argument of `call`.)
         self.step(frame, self.initial_states(1, *videos_shape[2:4]))
@@ -187,6 +194,7 @@ class Forecaster(NextFrameModel):
     over the last frames (extras/motion.py). Comments give the sizes for frames of 64x64.
 
     Args:
+        channels: of a frame: 1 grey, 3 colour.
         encoder_filters: filters of the first convolution, at 32x32.
         filters: filters of each ConvLSTM2D layer at 16x16.
         coarse_filters: filters of each ConvLSTM2D layer at 8x8.
@@ -201,6 +209,7 @@ class Forecaster(NextFrameModel):
 
     def __init__(
         self,
+        channels,
         encoder_filters,
         filters,
         coarse_filters,
@@ -211,8 +220,8 @@ class Forecaster(NextFrameModel):
         precision,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.architecture = {
+        architecture = {
+            "channels": channels,
             "encoder_filters": encoder_filters,
             "filters": filters,
             "coarse_filters": coarse_filters,
@@ -222,6 +231,7 @@ class Forecaster(NextFrameModel):
             "motion_units": motion_units,
             "precision": precision,
         }
+        super().__init__(architecture, **kwargs)
         self.motion_radius = motion_radius
         # Probabilities of -R..R pixels, vertically, then horizontally; 18 for R = 4.
         self.motion_channels = 2 * (2 * motion_radius + 1)
@@ -248,8 +258,7 @@ class Forecaster(NextFrameModel):
         self.stack_up = ConvLSTMStack(depths[2], filters, precision, "stack_up")
         self.up = upsampling(encoder_filters, "up")
         self.decoder = convolution(2 * encoder_filters, 3, 1, "decoder")
-        # Its filters are the video's channels, which `build` knows.
-        self.make_paint_head = functools.partial(upsampling, name="paint_head", dtype="float32")
+        self.paint_head = upsampling(channels, "paint_head", "float32")
         if motion_radius:
             self.history_hidden = convolution(motion_units, 1, 1, "history_hidden")
             self.history_in = convolution(filters, 3, 1, "history_in", activation=None)
@@ -262,13 +271,6 @@ class Forecaster(NextFrameModel):
             self.pixel_motion_head = upsampling(
                 self.motion_channels + 1, "pixel_motion_head", "float32"
             )
-
-    def build(self, videos_shape, real_mask_shape=None):
-        self.paint_head = self.make_paint_head(videos_shape[-1])
-        super().build(videos_shape)
-
-    def get_config(self):
-        return {**super().get_config(), **self.architecture}
 
     def padded_size(self, height, width):
         """The layers need a height and a width divisible by 8, so `step` pads other frames."""
@@ -348,32 +350,22 @@ class KerasExample(NextFrameModel):
     all videos in the batch, since the later frames are not known yet; there, on whole videos.
 
     Args:
+        channels: of a frame.
         filters: filters of each ConvLSTM2D layer (64 in the published example).
         precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
     """
 
-    def __init__(self, filters, precision, **kwargs):
-        super().__init__(**kwargs)
-        self.architecture = {"filters": filters, "precision": precision}
+    def __init__(self, channels, filters, precision, **kwargs):
+        architecture = {"channels": channels, "filters": filters, "precision": precision}
+        super().__init__(architecture, **kwargs)
         self.conv_lstms = [
             ConvLSTM2D(filters, size, activation="relu", dtype=precision, name=name)
             for size, name in ((5, "encoder_conv_lstm"), (3, "conv_lstm_2"), (1, "conv_lstm_3"))
         ]
         self.norms = [keras.layers.BatchNormalization(dtype=precision) for _ in range(2)]
-
-    def build(self, videos_shape, real_mask_shape=None):
         self.paint_head = keras.layers.Conv2D(
-            videos_shape[-1],
-            3,
-            padding="same",
-            activation="sigmoid",
-            dtype="float32",
-            name="paint_head",
+            channels, 3, padding="same", activation="sigmoid", dtype="float32", name="paint_head"
         )
-        super().build(videos_shape)
-
-    def get_config(self):
-        return {**super().get_config(), **self.architecture}
 
     def initial_states(self, batch, height, width):
         return [layer.initial_states(batch, height, width) for layer in self.conv_lstms]
@@ -436,37 +428,3 @@ def check_channels(model, videos_shape):
         raise InputError(
             f"frames have {videos_shape[-1]} channels; this model is for {model.channels}"
         )
-
-
-# Videos that are rolled out together have at most this many pixels in a frame, all of them
-# together, and this many predicted values: that bounds the memory.
-ROLLOUT_PIXELS = 50 * 64 * 64
-ROLLOUT_VALUES = 2**25
-
-
-def rollout_batches(model, videos, indices, context, horizon, verbose=0, rollout=rollout):
-    """Roll the model out over any number of videos, a batch at a time.
-
-    Args:
-        model: a `NextFrameModel`.
-        videos: to be indexed by an array of numbers: (videos, frames, height, width, channels),
-            uint8 in 0..255 or float in [0, 1].
-        indices: which of them to forecast.
-        context: frames of a video to start from.
-        horizon: frames to predict.
-        verbose: 1 shows a progress bar.
-        rollout: how to forecast a batch, as `rollout` does.
-
-    Yields:
-        batch: the next videos as they are, the context and the frames after it.
-        predictions: float32 array (batch, horizon, height, width, channels) in [0, 1].
-    """
-    height, width, channels = videos[indices[:1]].shape[2:]
-    pixels = height * width
-    batch_size = min(ROLLOUT_PIXELS // pixels, ROLLOUT_VALUES // (pixels * channels * horizon))
-    batch_size = max(1, batch_size)
-    bar = keras.utils.Progbar(len(indices), verbose=verbose, unit_name="video")
-    for start in range(0, len(indices), batch_size):
-        batch = videos[indices[start : start + batch_size]]
-        yield batch, rollout(model, data.to_float(batch[:, :context]), horizon)
-        bar.update(start + len(batch))

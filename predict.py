@@ -10,9 +10,7 @@
 After the context the model sees nothing but its own predictions; the real frames are used for
 scores alone. Written to the output folder:
 
-    predictions.npz   context, truth: as the data has them; prediction: float32; range: which values
-                      are black and white in it, [0, 1], or those of `--range`; indices: which videos
-                      they are. The first three (videos, frames, height, width, channels).
+    predictions.npz   context, truth and prediction; see extras/archive.py
     scores.json       a list that each call adds an entry to, the newest last: what was forecast,
                       when and by which command, each score for each predicted frame, and the
                       means; the same for copying the last frame of the context
@@ -28,12 +26,10 @@ Scores, per predicted frame and averaged over videos, of frames in [0, 1], as th
 """
 
 import dataclasses
-import functools
-import zipfile
 from pathlib import Path
 from typing import Annotated
 
-from extras.cli import InputError, atomic_write  # comes before Keras
+from extras.cli import InputError  # comes before Keras
 from extras import cli
 
 import numpy as np
@@ -42,7 +38,7 @@ from skimage.metrics import structural_similarity
 
 import data
 import model as models
-from extras import runs, sources, sprites
+from extras import archive, runs, sources, sprites
 
 SHIPPED = data.ASSETS / "forecaster.keras"
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
@@ -98,7 +94,7 @@ def score(truth, prediction):
         A dict: for each name in SCORES a list over frames of the mean over videos, and "mean", a
         dict of the means over frames. See the top of this file for definitions.
     """
-    return summary(np.mean([score_video(*videos) for videos in zip(truth, prediction)], axis=0))
+    return mean_over_videos([score_video(*videos) for videos in zip(truth, prediction)])
 
 
 def score_video(real, predicted):
@@ -120,8 +116,9 @@ def score_video(real, predicted):
     return np.array([mse, mae, psnr, ssim, ssim_range2])
 
 
-def summary(of_frames):
-    """What `score` returns, from the means over videos of what `score_video` returned."""
+def mean_over_videos(scores):
+    """What `score` returns, from a list of what `score_video` returned."""
+    of_frames = np.mean(scores, axis=0)  # (names in SCORES, frames)
     scores = dict(zip(SCORES, of_frames.tolist()))
     scores["mean"] = dict(zip(SCORES, of_frames.mean(axis=1).tolist()))
     return scores
@@ -172,88 +169,44 @@ def open_request(request, usual_count):
     return model, videos, indices, value_range
 
 
-def forecast_batches(request, model, videos, indices):
-    """Roll the model out as a request says; see `model.rollout_batches`."""
-    rollout = models.rollout
+def forecast(request, model, context):
+    """Roll the model out as a request says: (batch, context, ...) -> (batch, horizon, ...)."""
+    context = data.to_float(context)
     if request.sprites:
-        rollout = functools.partial(sprites.rollout, count=request.sprites)
-    return models.rollout_batches(
-        model, videos, indices, request.context, request.horizon, verbose=1, rollout=rollout
-    )
-
-
-def forecast_in_memory(request, usual_count):
-    """Forecast what a request names, all of it in memory.
-
-    Args:
-        request, usual_count: as for `open_request`, which see for errors.
-
-    Returns:
-        context, truth, prediction: (videos, frames, height, width, channels), uint8 in 0..255 or
-            float in [0, 1]. The truth has as many frames as the data has after the context, at
-            most the horizon.
-        indices: which videos of the data they are.
-    """
-    model, videos, indices, _ = open_request(request, usual_count)
-    parts = list(forecast_batches(request, model, videos, indices))
-    videos, prediction = (np.concatenate(part) for part in zip(*parts))
-    context, truth = np.split(videos, [request.context], axis=1)
-    return context, truth, prediction, indices
+        return sprites.rollout(model, context, request.horizon, request.sprites)
+    return models.rollout(model, context, request.horizon)
 
 
 # Forecast and score -----------------------------------------------------------------------------
 
 
-def write_forecasts(path, request, model, videos, indices, value_range):
-    """Forecast videos into a .npz file, some at a time, and score the forecasts.
+def forecast_and_score(request, model, videos, indices, value_range):
+    """Forecast videos into predictions.npz, some at a time, and score the forecasts.
 
     Args:
-        path: the file to write, described at the top of this file.
         request: a `Request`.
         model, videos, indices, value_range: as from `open_request`.
 
     Returns:
-        ours, copied: the means over videos of what `score_video` returns, for the forecasts and
-            for copying the last frame of the context; (names in SCORES, scored frames).
+        scores, copy_last: what `score` returns, for the forecasts and for copying the last frame
+            of the context, of as many frames as the videos have after it; None if they have none.
     """
     context, horizon = request.context, request.horizon
-    _, frames, *frame_shape = videos[indices[:1]].shape
-    count, dtype, scored_frames = (
-        len(indices),
-        videos[indices[:1]].dtype,
-        frames - context,
-    )  # may be 0
-    low, high = value_range
-
-    def in_units(part):
-        """Values in [0, 1] -> the data's units; uint8 is left as it is."""
-        return part if value_range == (0, 1) else low + (high - low) * data.to_float(part)
-
-    dtype = dtype if value_range == (0, 1) else np.float32
-    sums = np.zeros((2, len(SCORES), scored_frames))
-    with (
-        atomic_write(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        shape = (count, horizon, *frame_shape)
-        with sources.npz_array(archive, "prediction", shape, np.float32) as write:
-            for batch, predictions in forecast_batches(request, model, videos, indices):
-                write(in_units(predictions))
-                if not scored_frames:
-                    continue
-                for video, predicted in zip(batch, predictions):
-                    copies = persistence(video, context, scored_frames)
-                    sums[0] += score_video(video[context:], predicted[:scored_frames])
-                    sums[1] += score_video(video[context:], copies)
-        for name, part in (("context", slice(context)), ("truth", slice(context, None))):
-            shape = (count, context if name == "context" else scored_frames, *frame_shape)
-            with sources.npz_array(archive, name, shape, dtype) as write:
-                for index in indices:
-                    write(in_units(videos[[index]][:, part]))
-        for name, values in (("indices", indices), ("range", np.array(value_range, np.float64))):
-            with sources.npz_array(archive, name, values.shape, values.dtype) as write:
-                write(values)
-    return sums / count
+    scores, copy_last = [], []  # of each video
+    with archive.write_predictions(
+        request.out / "predictions.npz", videos, indices, context, horizon, value_range
+    ) as write:
+        for batch in sources.batches(videos, indices, horizon, verbose=1):
+            predictions = forecast(request, model, batch[:, :context])
+            write(predictions)
+            scored = batch.shape[1] - context  # may be 0
+            for video, predicted in zip(batch, predictions if scored else []):
+                copies = persistence(video, context, scored)
+                scores.append(score_video(video[context:], predicted[:scored]))
+                copy_last.append(score_video(video[context:], copies))
+    if not scores:
+        return None, None
+    return mean_over_videos(scores), mean_over_videos(copy_last)
 
 
 def print_scores(scores, copy_last):
@@ -275,34 +228,27 @@ def main():
     request = tyro.cli(Request, description=__doc__.split("\n\n")[0])
     cli.make_folder(request.out)
     with cli.folder_lock(request.out):
-        forecast_and_score(request)
+        write_forecasts(request)
 
 
-def forecast_and_score(request):
-    """Do what a `Request` says, and print and write what came of it."""
+def write_forecasts(request):
+    """Do what a `Request` says, in an output folder that no other process uses."""
     here = runs.environment()
     scores_path = request.out / "scores.json"
     earlier = runs.read_json(scores_path, list) if scores_path.exists() else []
-    everything = request.data == "official"
-    model, videos, indices, value_range = open_request(
-        request, data.EVALUATION_VIDEOS if everything else 100
-    )
-    path = request.out / "predictions.npz"
-    means = write_forecasts(path, request, model, videos, indices, value_range)
-    print(f"predictions: {path}")
-    scored_frames = means.shape[-1]
-    if scored_frames == 0:
+    usual_count = data.EVALUATION_VIDEOS if request.data == "official" else 100
+    model, videos, indices, value_range = open_request(request, usual_count)
+    scores, copy_last = forecast_and_score(request, model, videos, indices, value_range)
+    print(f"predictions: {request.out / 'predictions.npz'}")
+    if scores is None:
         print(f"{request.data} ends with the context: there is nothing to score")
         return
-    if scored_frames < request.horizon:
-        print(f"{request.data} has {scored_frames} frames after the context: only these are scored")
-
-    scores, copy_last = map(summary, means)
+    scored = len(scores["mse"])
+    if scored < request.horizon:
+        print(f"{request.data} has {scored} frames after the context: only these are scored")
+    names = ("data", "seed", "context", "horizon", "sprites")
     entry = {
-        **{
-            name: getattr(request, name)
-            for name in ("data", "seed", "context", "horizon", "sprites")
-        },
+        **{name: getattr(request, name) for name in names},
         "model": str(request.model),
         "count": len(indices),
         "range": value_range,

@@ -1,13 +1,11 @@
 """Train a next-frame model on Moving MNIST or on your own clips, on a GPU or on a laptop's CPU.
 
-    python train.py --preset tiny              a first look, in about a minute
-    python train.py                            the shipped model's size, an hour on two CPU cores
-    python train.py --preset gpu               with more videos, on a GPU
-    python train.py --batch-size 4 --run runs/mine
+    python train.py --preset tiny                      a first look, in about a minute
+    python train.py                                    an hour on two CPU cores
+    python train.py --preset gpu                       the shipped weights, on a GPU
+    python train.py --batch-size 4 --run runs/mine     any hyperparameter is an option
     python train.py --data clips --run runs/clips      your own: videos, frames, arrays
     python train.py --resume runs/mine                 go on after an interruption
-    python train.py --resume runs/mine --epochs 80     go on for longer than was planned
-    python train.py --init assets/forecaster.keras     start from trained weights
     python train.py --config runs/mine --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own predictions,
@@ -131,8 +129,6 @@ class Config:
     """Give real frames throughout, as the Keras example does."""
     muon: bool = True
     """Muon for all kernels but the first one and the heads' (Jordan et al. 2024); or Adam."""
-    momentum: float = pydantic.Field(0.95, ge=0, lt=1)
-    """Muon's (0.95: Jordan et al. 2024)."""
     weight_decay: NonNegativeFloat = 0.01
     """Muon's, multiplied by the learning rate in each step."""
     warmup_steps: NonNegativeInt = 100
@@ -199,9 +195,10 @@ PRESETS = {
 def build_model(config):
     """The model that a config describes, with new weights."""
     if config.model == "keras-example":
-        model = models.KerasExample(config.filters, config.precision)
+        model = models.KerasExample(config.channels, config.filters, config.precision)
     else:
         model = models.Forecaster(
+            config.channels,
             config.encoder_filters,
             config.filters,
             config.coarse_filters,
@@ -308,40 +305,6 @@ class ClosedLoopVideos(data.MovingMNIST):
 # Training ---------------------------------------------------------------------------------------
 
 
-def check(config, distribution=None):
-    """Raise an InputError, with the remedy, for fields of a config that do not fit together."""
-    if config.frames <= config.context:
-        raise InputError(
-            f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
-        )
-    height, width = clips.height_and_width(config.size)
-    if config.data == data.MOVING_MNIST and (height != width or height < data.DIGIT_SIZE):
-        raise InputError(
-            f"--size {height} {width}: Moving MNIST is square, and at least {data.DIGIT_SIZE}"
-        )
-    if config.data == data.MOVING_MNIST and config.channels != 1:
-        raise InputError("Moving MNIST is grey; --init names weights for colour")
-    if config.data == data.MOVING_MNIST and config.validation_videos > data.EVALUATION_VIDEOS:
-        raise InputError(
-            f"--validation-videos {config.validation_videos}: there are {data.EVALUATION_VIDEOS:,}"
-        )
-    if config.motion_radius > min(height, width):
-        raise InputError(f"--motion-radius {config.motion_radius}: frames are smaller than that")
-    if sum(config.depths) == 0:
-        raise InputError("--depths 0 0 0: at least one must be above 0")
-    if config.model == "keras-example" and config.remat:
-        raise InputError(
-            "--remat is not for keras-example: its BatchNormalization counts each step"
-        )
-    if keras.backend.backend() not in ("tensorflow", "jax"):
-        raise InputError("training needs KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax")
-    if distribution and config.batch_size % distribution.device_mesh.devices.size:
-        raise InputError(
-            f"--batch-size {config.batch_size} cannot be shared equally by "
-            f"{distribution.device_mesh.devices.size} devices"
-        )
-
-
 def train(config, folder, resume=False, log=None, distribution=None):
     """Train as configured, and leave a run folder.
 
@@ -357,44 +320,33 @@ def train(config, folder, resume=False, log=None, distribution=None):
         Failure: the loss became infinite or not a number.
     """
     folder = Path(folder)
-    check(config, distribution)
+    sources.check(config)
     trackers.check_installed(log)
     build_model(config)  # what cannot be built is refused before a folder is made for it
-    if devices.process > 0:  # the folder is that of process 0
-        return fit(config, folder, resume, log, distribution)
-    cli.make_folder(folder)
-    with cli.folder_lock(folder):
+    with runs.own_folder(folder, resume):
         fit(config, folder, resume, log, distribution)
 
 
 def fit(config, folder, resume, log, distribution):
     """What `train` does within a folder that no other run uses."""
-    if devices.process == 0 and not resume and (folder / "config.json").exists():
-        raise InputError(
-            f"{folder} holds a run already: go on with it by --resume {folder}, "
-            "delete it, or choose another folder by --run"
-        )
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
-    available = len(keras.distribution.list_devices())
-    if available > 1 and not distribution:
-        print(f"Only the first of {available} devices is used; --devices all uses them all.")
     # Grey weights can start a colour model, colour weights stay for colour.
     given = config.channels if resume or config.channels == 3 else None
-    training, validation, channels = sources.training_sets(config, folder, given, distribution)
+    windows, validation, channels = sources.training_sets(config, folder, given, distribution)
     config = dataclasses.replace(config, channels=channels)
 
     keras.utils.set_random_seed(config.seed)
     with devices.distribution_scope(distribution):
         model = build_model(config)
         closed_loop = ClosedLoop(model, config)
+    epoch, log_rows = 0, []
     if resume:
         epoch, log_rows = runs.resume(folder, read_config(folder), config, closed_loop, here)
         if epoch == config.epochs:
             print(f"All its {epoch} epochs are done. Start another run from it: --init {folder}")
             return
     else:
-        epoch, log_rows = 0, []
         if config.init != "none":
             runs.copy_weights(runs.load_model(config.init), model)
         runs.start(folder, config, closed_loop, here)
@@ -404,19 +356,19 @@ def fit(config, folder, resume, log, distribution):
         f"{config.steps_per_epoch} batches of {config.batch_size} videos, into {folder}"
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
-    videos = ClosedLoopVideos(config, epoch, training)
+    training = ClosedLoopVideos(config, epoch, windows)
     with cli.polite_ctrl_c() as asked_to_stop:
         averaged = build_model(config)  # will hold the moving average of the weights
         # After each epoch this forecasts validation videos with the averaged weights, and saves.
         score_and_save = runs.ScoreAndSave(
-            folder, config, model, averaged, log_rows, asked_to_stop, validation
+            folder, config, model, averaged, log_rows, asked_to_stop, training, validation
         )
-        callbacks = [data.SetEpoch(videos), score_and_save]
+        callbacks = [score_and_save]
         if log and devices.process == 0:
             callbacks.append(trackers.TRACKERS[log](folder, config))
         with devices.distribution_scope(distribution):
             closed_loop.fit(
-                videos,
+                training,
                 shuffle=False,  # all videos are random, and a run that goes on needs their order
                 initial_epoch=epoch,
                 epochs=config.epochs,
@@ -504,7 +456,7 @@ def main():
     if config.data != data.MOVING_MNIST:
         config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
     folder = start.resume or start.run or Path("runs") / start.preset
-    distribution = devices.start(arguments.devices)
+    distribution = devices.start(arguments.devices, config.batch_size)
     try:
         train(config, folder, bool(start.resume), start.log, distribution)
     except KeyboardInterrupt:

@@ -40,13 +40,14 @@ class Devices:
     """How many there are; 1: this one is alone, whatever a launcher says."""
 
 
-def start(options):
+def start(options, batch_size):
     """Join a run's other processes, if there are any, and choose the devices to train on.
 
     To be called before anything else makes JAX look for its devices.
 
     Args:
         options: a `Devices`.
+        batch_size: videos in a batch, which the devices will share.
 
     Returns:
         A `keras.distribution.DataParallel` over the devices of all processes; None without
@@ -61,6 +62,9 @@ def start(options):
     if options.devices is None:
         if given != [None, None, None]:
             raise InputError("--coordinator, --process-id and --process-count need --devices all")
+        available = len(keras.distribution.list_devices())
+        if available > 1:
+            print(f"Only the first of {available} devices is used; --devices all uses them all.")
         return None
     if keras.backend.backend() != "jax":
         raise InputError("--devices needs the JAX backend: KERAS_BACKEND=jax python train.py ...")
@@ -84,6 +88,8 @@ def start(options):
         raise InputError(f"--devices {count}: several processes take all of theirs: say all")
     if not 1 <= count <= len(available):
         raise InputError(f"--devices {count}: there are {len(available)}, from {available[0]} on")
+    if batch_size % count:
+        raise InputError(f"--batch-size {batch_size} cannot be shared equally by {count} devices")
     return keras.distribution.DataParallel(devices=available[:count], auto_shard_dataset=False)
 
 

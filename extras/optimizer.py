@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+MOMENTUM = 0.95  # Muon's (Jordan et al. 2024)
+
 # The average's momentum is at most step / (step + 9), so that it forgets the random start; one of
 # 0.999 is reached after 9,000 steps. (tf.train.ExponentialMovingAverage with `num_updates`.)
 AVERAGE_WARMUP = 9
@@ -95,7 +97,7 @@ def make_optimizer(config):
         adam_lr_ratio=config.adam_learning_rate / config.learning_rate if config.muon else 1,
         adam_weight_decay=None,
         weight_decay=config.weight_decay if config.muon else None,
-        momentum=config.momentum,
+        momentum=MOMENTUM,
         nesterov=True,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.average > 0,

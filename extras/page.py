@@ -53,7 +53,7 @@ def strips(context, truth, prediction):
     return results
 
 
-def write_page(path, context, truth, prediction, gifs, stills, errors, scores, milliseconds):
+def write_page(path, context, truth, prediction, gifs, stills, score, milliseconds):
     """Write forecasts as one HTML file, `page.html` filled in; it needs no other file, nor network.
 
     Args:
@@ -62,12 +62,17 @@ def write_page(path, context, truth, prediction, gifs, stills, errors, scores, m
             [0, 1]; the truth may have fewer frames than the prediction.
         gifs: paths of the videos' animations.
         stills: for each video a picture for those who asked for less motion, uint8 RGB.
-        errors: for each video a list of each scored frame's MSE.
-        scores: {"model": ..., "copying": ...}, dicts of lists "mse" and "ssim" over frames, and
-            "mean", a dict of their means; None if there is no truth.
+        score: a function that scores predictions, as `predict.score` does.
         milliseconds: {"each": ..., "last": ...}, for how long a frame and the last one are shown.
     """
     height, width = context.shape[2:4]
+    scored = truth.shape[1]
+    errors, scores = [[]] * len(gifs), None
+    if scored:
+        predicted = prediction[:, :scored]
+        errors = [score(t[None], p[None])["mse"] for t, p in zip(truth, predicted)]
+        copies = np.repeat(context[:, -1:], scored, axis=1)
+        scores = {"model": score(truth, predicted), "copying": score(truth, copies)}
     clips = [
         {
             "name": gif.stem,

@@ -12,6 +12,7 @@ clips-cache.npy, clips-cache.json    your own clips, converted; see clips.py
 tensorboard/, wandb/    what `--log` reports
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -34,7 +35,7 @@ from keras import ops
 
 import data
 import model as models
-from extras import devices, pictures
+from extras import cli, devices, pictures, sources
 from extras.optimizer import cooldown_start, learning_rate
 
 CHECKPOINT = "checkpoint.keras"
@@ -205,6 +206,26 @@ def sample_path(folder, epoch):
 # Starting and resuming -----------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def own_folder(folder, resume):
+    """Within, no other run uses this folder. (Several processes of one run use that of process 0.)
+
+    Raises:
+        InputError: it cannot be used, or holds a run that is not to be resumed.
+    """
+    if devices.process > 0:
+        yield
+        return
+    cli.make_folder(folder)
+    with cli.folder_lock(folder):
+        if not resume and (folder / "config.json").exists():
+            raise InputError(
+                f"{folder} holds a run already: go on with it by --resume {folder}, "
+                "delete it, or choose another folder by --run"
+            )
+        yield
+
+
 def start(folder, config, closed_loop, here):
     """Make a run of a folder: write what it can be resumed from, before its first epoch.
 
@@ -288,13 +309,16 @@ class ScoreAndSave(keras.callbacks.Callback):
         averaged: another one like it.
         rows: those of log.csv, one for each epoch so far.
         asked_to_stop: a function that tells whether Ctrl-C was pressed.
-        videos: validation videos, to be indexed by an array of numbers. So many of them as the
-            config says are forecast, from all over them.
+        training: the `data.MovingMNIST` that `fit` is given; it is told each epoch.
+        validation: videos, to be indexed by an array of numbers. So many of them as the config
+            says are forecast, from all over them.
     """
 
     async_safe = True  # Keras then does not wait for each batch before it starts the next
 
-    def __init__(self, folder, config, trained, averaged, rows, asked_to_stop, videos):
+    def __init__(
+        self, folder, config, trained, averaged, rows, asked_to_stop, training, validation
+    ):
         super().__init__()
         self.folder = folder
         self.config = config
@@ -302,10 +326,14 @@ class ScoreAndSave(keras.callbacks.Callback):
         self.averaged = averaged
         self.rows = rows
         self.asked_to_stop = asked_to_stop
-        self.videos = videos
-        count = min(config.validation_videos, len(videos))
-        self.indices = np.linspace(0, len(videos) - 1, count).astype(int)
+        self.training = training
+        self.validation = validation
+        count = min(config.validation_videos, len(validation))
+        self.indices = np.linspace(0, len(validation) - 1, count).astype(int)
         self.started = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.training.epoch = epoch
 
     def on_train_batch_end(self, batch, logs):
         if self.asked_to_stop():
@@ -370,9 +398,9 @@ class ScoreAndSave(keras.callbacks.Callback):
         """
         context, horizon = self.config.context, self.config.frames - self.config.context
         error, samples = np.zeros(horizon), []
-        for videos, predictions in models.rollout_batches(
-            self.averaged, self.videos, self.indices, context, horizon
-        ):
+        for videos in sources.batches(self.validation, self.indices, horizon):
+            real = data.to_float(videos[:, :context])
+            predictions = models.rollout(self.averaged, real, horizon)
             difference = predictions - data.to_float(videos[:, context:])
             error += np.square(difference).sum(axis=(0, 2, 3, 4))
             samples += list(zip(videos[:, :context], videos[:, context:], predictions))

@@ -3,17 +3,47 @@
 The rest of the product sees arrays of videos, or objects that are indexed like them.
 """
 
-import contextlib
-
 from extras.cli import InputError  # comes before Keras
 
+import keras
 import numpy as np
 
 import data
-from extras import clips, devices
+from extras import clips, devices, official
 
+# Videos that are forecast together have at most this many pixels in a frame, all of them
+# together, and this many predicted values: that bounds the memory.
+BATCH_PIXELS = 50 * 64 * 64
+BATCH_VALUES = 2**25
 
 CLIP_OPTIONS = {"value_range": None, "axes": None, "stride": 1, "fps": None}  # and defaults
+
+
+def check(config):
+    """Raise an InputError, with the remedy, for fields of a config that do not fit together."""
+    if config.frames <= config.context:
+        raise InputError(
+            f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
+        )
+    height, width = clips.height_and_width(config.size)
+    if config.data == data.MOVING_MNIST:
+        if height != width or height < data.DIGIT_SIZE:
+            raise InputError(
+                f"--size {height} {width}: Moving MNIST is square, and at least {data.DIGIT_SIZE}"
+            )
+        if config.channels != 1:
+            raise InputError("Moving MNIST is grey; --init names weights for colour")
+        if config.validation_videos > data.EVALUATION_VIDEOS:
+            raise InputError(
+                f"--validation-videos {config.validation_videos}: there are "
+                f"{data.EVALUATION_VIDEOS:,}"
+            )
+    if config.motion_radius > min(height, width):
+        raise InputError(f"--motion-radius {config.motion_radius}: frames are smaller than that")
+    if config.model == "keras-example" and config.remat:
+        raise InputError(
+            "--remat is not for keras-example: its BatchNormalization counts each step"
+        )
 
 
 def training_sets(config, folder, channels, distribution):
@@ -100,7 +130,7 @@ def open_videos(request, model, run):
             raise InputError("--size is for own clips, which --data PATH names")
         refuse_clip_options(vars(request))
     if request.data == "official":
-        return data.load_official()[:, :frames], (0, 1)
+        return official.load()[:, :frames], (0, 1)
     if request.data in ("test", "validation") and not own_sets:
         digits, size = run.get("digits_per_video", 2), run.get("size", [64])[0]  # as in training
         return data.EvaluationVideos(request.data, digits, frames, size), (0, 1)
@@ -154,10 +184,23 @@ def choose_indices(available, count=None, seed=None, usual_count=100):
     return np.random.default_rng(seed).choice(available, count, replace=False)
 
 
-@contextlib.contextmanager
-def npz_array(archive, name, shape, dtype):
-    """Within, write an array to a .npz archive part by part: yields write(part)."""
-    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        yield lambda part: file.write(np.asarray(part, dtype).tobytes())
+def batches(videos, indices, horizon, verbose=0):
+    """Some of the videos, as many at a time as can be forecast together.
+
+    Args:
+        videos: to be indexed by an array of numbers: (videos, frames, height, width, channels).
+        indices: which of them.
+        horizon: how many frames of each will be predicted.
+        verbose: 1 shows a progress bar.
+
+    Yields:
+        The next videos, as they are.
+    """
+    height, width, channels = videos[indices[:1]].shape[2:]
+    pixels = height * width
+    batch_size = min(BATCH_PIXELS // pixels, BATCH_VALUES // (pixels * channels * horizon))
+    batch_size = max(1, batch_size)
+    bar = keras.utils.Progbar(len(indices), verbose=verbose, unit_name="video")
+    for start in range(0, len(indices), batch_size):
+        yield videos[indices[start : start + batch_size]]
+        bar.update(min(start + batch_size, len(indices)))

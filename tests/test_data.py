@@ -1,17 +1,13 @@
-"""Moving MNIST, pixel for pixel; the pairs that are trained on; the official file."""
+"""Moving MNIST, pixel for pixel; the pairs that are trained on."""
 
 import hashlib
-import http.server
-import io
-import threading
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 import data
-from extras.cli import Failure, InputError
+from extras.cli import InputError
 
 
 def slow_video(digits, numbers, frames, size):
@@ -132,25 +128,6 @@ def test_validation_and_test_share_no_digit(monkeypatch):
     assert set(np.unique(data.EvaluationVideos("test")[np.arange(200)])) == {0, 2}
 
 
-def test_fit_is_given_the_videos_of_its_epochs():
-    def losses(first_epoch):
-        model = keras.Sequential([keras.Input((5, 32, 32, 1)), keras.layers.Dense(1)])
-        model.compile(keras.optimizers.SGD(0.0), "mse")
-        model.set_weights([np.ones((1, 1)), np.zeros(1)])
-        videos = data.MovingMNIST(seed=4, batch_size=2, batches=3, frames=6, size=32)
-        callbacks = [data.SetEpoch(videos)]
-        fit = {"initial_epoch": first_epoch, "epochs": 3, "verbose": 0, "callbacks": callbacks}
-        model.fit(videos, **fit)
-        return model.fit(videos, **fit).history["loss"]
-
-    expected = []
-    for epoch in range(3):
-        pairs = data.MovingMNIST(seed=4, batch_size=2, batches=3, epoch=epoch, frames=6, size=32)
-        expected.append(np.mean([np.square(x - y).mean() for x, y in pairs]))
-    np.testing.assert_allclose(losses(0), expected, rtol=1e-5)
-    np.testing.assert_allclose(losses(1), expected[1:], rtol=1e-5)
-
-
 def test_a_batch_follows_from_seed_epoch_and_index_alone():
     def batch(index, seed=0, epoch=0):
         videos = data.MovingMNIST(seed=seed, batch_size=2, batches=9, epoch=epoch)
@@ -172,96 +149,6 @@ def test_a_batch_follows_from_seed_epoch_and_index_alone():
 def test_impossible_videos_are_refused(wrong):
     with pytest.raises(InputError):
         data.make_videos(data.load_digits("test"), **{"count": 1, "seed": 0, **wrong})
-
-
-# The official file
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, in the ways that servers do."""
-
-    content = b""
-    fault = ""
-
-    def do_GET(self):
-        content = self.content
-        if self.fault == "missing":
-            return self.send_error(404)
-        if self.fault == "silent":
-            return None  # and the connection is closed
-        if "page" in self.fault:
-            content = b"<html>" + bytes(len(content) - 6 if "padded" in self.fault else 0)
-        if self.fault == "wrong":
-            content = content[:-1] + b"?"
-        self.send_response(200)
-        if "unmeasured" not in self.fault:
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if "cut" in self.fault else content)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def download(tmp_path, monkeypatch):
-    """Call as download(fault): fetches a small file in the official layout from this machine."""
-    videos = data.EvaluationVideos("test")[[3, 4, 5]][..., 0]
-    file = io.BytesIO()
-    np.save(file, np.swapaxes(videos, 0, 1))
-    content = file.getvalue()
-    monkeypatch.setattr(Server, "content", content)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    def fetch(fault=""):
-        monkeypatch.setattr(Server, "fault", fault)
-        url = f"http://127.0.0.1:{server.server_port}/"
-        data.download_official(tmp_path / "test.npy", url, hashlib.sha256(content).hexdigest())
-        assert (tmp_path / "test.npy").read_bytes() == content
-
-    yield fetch
-    server.shutdown()
-    server.server_close()
-
-
-def test_the_official_file_is_downloaded_once_and_read_frames_first(download, tmp_path):
-    download()
-    assert [path.name for path in tmp_path.iterdir()] == ["test.npy"]
-    download("missing")  # not even asked: the file is there
-    videos = data.load_official(tmp_path / "test.npy")
-    np.testing.assert_array_equal(videos[[0, 2]], data.EvaluationVideos("test")[[3, 5]])
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "cut",
-        "unmeasured cut",
-        "wrong",
-        "page",
-        "unmeasured page",
-        "padded page",
-        "missing",
-        "silent",
-    ],
-)
-def test_a_download_that_went_wrong_leaves_nothing_and_can_be_repeated(download, tmp_path, fault):
-    with pytest.raises(Failure, match="cannot download http.*try again|nothing was kept"):
-        download(fault)
-    assert not any(tmp_path.iterdir())
-    download()
-
-
-def test_without_a_network_a_line_says_so(tmp_path):
-    with pytest.raises(Failure, match="check the connection"):
-        data.download_official(tmp_path / "test.npy", "http://127.0.0.1:9/")
-    assert not any(tmp_path.iterdir())
-
-
-def test_the_official_file_is_never_needed_but_when_it_is_asked_for(tmp_path):
-    with pytest.raises(InputError, match="python data.py --official"):
-        data.load_official(tmp_path / "test.npy")
 
 
 # The script

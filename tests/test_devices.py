@@ -159,7 +159,7 @@ def on_one_device(tmp_path_factory):
 @on_four_devices
 @pytest.mark.parametrize("count", ["4", pytest.param("2", marks=pytest.mark.slow)])
 def test_any_number_of_devices_trains_the_same(tmp_path, on_one_device, count):
-    distribution = devices.start(devices.Devices(count, process_count=1))
+    distribution = devices.start(devices.Devices(count, process_count=1), 4)
     weights, log = trained(SHORT, tmp_path / "run", distribution)
     assert_same_up_to_rounding(weights, on_one_device[0])
     assert_same_log(log, on_one_device[1])
@@ -171,7 +171,7 @@ def test_any_number_of_devices_trains_the_same(tmp_path, on_one_device, count):
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_devices(tmp_path, on_one_device):
     train.train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run")
-    distribution = devices.start(devices.Devices("2", process_count=1))
+    distribution = devices.start(devices.Devices("2", process_count=1), 4)
     weights, log = trained(SHORT, tmp_path / "run", distribution, resume=True)
     assert_same_up_to_rounding(weights, on_one_device[0])
     assert_same_log(log, on_one_device[1])

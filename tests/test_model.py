@@ -262,7 +262,7 @@ def test_a_saved_model_is_restored_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize(
     "preset, parameters",
-    [("tiny", 88_702), ("cpu", 3_270_630), ("gpu", 15_079_718), ("keras-example", 745_537)],
+    [("tiny", 88_702), ("cpu", 3_270_630), ("gpu", 3_270_630), ("keras-example", 745_537)],
 )
 def test_parameter_counts(preset, parameters):
     assert train.build_model(train.PRESETS[preset]).count_params() == parameters
@@ -291,32 +291,3 @@ def test_bfloat16_is_close_to_float32(kind):
     np.testing.assert_allclose(predictions, array(exact(videos)), atol=0.05)
     forecast = models.rollout(half, videos, 2)
     np.testing.assert_allclose(forecast, models.rollout(exact, videos, 2), atol=0.05)
-
-
-# Many videos ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "size, horizon, batches",
-    [(64, 10, [50, 50, 3]), (256, 2, [3] * 34 + [1]), (64, 2000, [4] * 25 + [3])],
-)
-def test_memory_does_not_grow_with_videos_size_or_horizon(size, horizon, batches):
-    """Long and large forecasts go fewer at a time; here with a forecast that does nothing."""
-    asked = []
-
-    def rollout(model, context, horizon):
-        asked.append(len(context))
-        return np.broadcast_to(np.float32(0), (len(context), horizon, *context.shape[2:]))
-
-    videos = np.broadcast_to(np.uint8(0), (200, 3, size, size, 1))
-    parts = list(models.rollout_batches(None, videos, np.arange(103), 2, horizon, rollout=rollout))
-    assert asked == [len(batch) for batch, _ in parts] == batches
-
-
-def test_batches_of_a_rollout_are_the_videos_that_were_asked_for():
-    model, videos = build("plain stack"), (255 * some_videos(4)).astype(np.uint8)
-    indices = np.array([3, 0, 2])
-    ((batch, predictions),) = models.rollout_batches(model, videos, indices, 3, 2)
-    np.testing.assert_array_equal(batch, videos[indices])
-    expected = models.rollout(model, data.to_float(videos[indices, :3]), 2)
-    np.testing.assert_array_equal(predictions, expected)

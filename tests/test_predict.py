@@ -18,7 +18,7 @@ import data
 import model as models
 import predict
 import train
-from extras import runs, sprites
+from extras import official, runs, sprites
 from helpers import QUICK, files_in
 
 
@@ -151,14 +151,14 @@ def test_help_builds_no_model(script, monkeypatch):
 def test_the_official_file_is_asked_for(refused, trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = refused(predict, trained_run, "--data", "official")
-    assert "python data.py --official" in line
+    assert "python -m extras.official" in line
 
 
 def test_the_official_file_is_read_frames_first(script, trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data.OFFICIAL_PATH.parent.mkdir()
+    official.PATH.parent.mkdir()
     videos = data.EvaluationVideos("test")[[3, 4, 5]]
-    np.save(data.OFFICIAL_PATH, np.swapaxes(videos[..., 0], 0, 1))
+    np.save(official.PATH, np.swapaxes(videos[..., 0], 0, 1))
     arguments = ["--data", "official", "--count", 2, "--horizon", 2, "--out", tmp_path]
     assert script(predict, trained_run, *arguments)[0] == 0
     np.testing.assert_array_equal(np.load(tmp_path / "predictions.npz")["truth"], videos[:2, 10:12])
@@ -166,9 +166,9 @@ def test_the_official_file_is_read_frames_first(script, trained_run, tmp_path, m
 
 def test_the_official_file_is_scored_to_its_end(script, trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data.OFFICIAL_PATH.parent.mkdir()
+    official.PATH.parent.mkdir()
     videos = data.EvaluationVideos("test", frames=11)[np.arange(103)]
-    np.save(data.OFFICIAL_PATH, np.swapaxes(videos[..., 0], 0, 1))
+    np.save(official.PATH, np.swapaxes(videos[..., 0], 0, 1))
     arguments = [trained_run, "--data", "official", "--horizon", 1, "--out", tmp_path]
     status, output, _ = script(predict, *arguments)
     assert status == 0 and "103/103" in output

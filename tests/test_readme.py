@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import data
+from extras import official
 
 ROOT = Path(data.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,7 +48,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("assets", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "OFFICIAL_PATH", tmp_path / "official.npy")
+    monkeypatch.setattr(official, "PATH", tmp_path / "official.npy")
     np.save("official.npy", np.swapaxes(data.EvaluationVideos("test")[[0, 1]][..., 0], 0, 1))
     return tmp_path
 

@@ -136,3 +136,20 @@ def test_choose_indices():
     for count, seed in ((0, None), (101, None), (5, -1)):
         with pytest.raises(ValueError):
             sources.choose_indices(100, count, seed)
+
+
+@pytest.mark.parametrize(
+    "size, horizon, sizes",
+    [(64, 10, [50, 50, 3]), (256, 2, [3] * 34 + [1]), (64, 2000, [4] * 25 + [3])],
+)
+def test_long_and_large_videos_go_fewer_at_a_time(size, horizon, sizes):
+    videos = np.broadcast_to(np.uint8(0), (200, 3, size, size, 1))
+    batches = sources.batches(videos, np.arange(103), horizon)
+    assert [len(batch) for batch in batches] == sizes
+
+
+def test_batches_are_the_videos_that_were_asked_for():
+    videos = np.arange(8, dtype=np.uint8).reshape(4, 2, 1, 1, 1)
+    indices = np.array([3, 0, 2])
+    (batch,) = sources.batches(videos, indices, 2)
+    np.testing.assert_array_equal(batch, videos[indices])
