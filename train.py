@@ -25,11 +25,10 @@ One batch of the `cpu` preset, with its shapes:
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from extras.cli import Failure, InputError  # comes before Keras: it sets the backend's environment
+from extras.cli import InputError  # comes before Keras: it sets the backend's environment
 from extras import cli
 
 import keras
@@ -342,7 +341,9 @@ def fit(config, folder, resume, log, distribution):
         closed_loop = ClosedLoop(model, config)
     epoch, log_rows = 0, []
     if resume:
-        epoch, log_rows = runs.resume(folder, read_config(folder), config, closed_loop, here)
+        epoch, log_rows = runs.resume(
+            folder, runs.read_config(folder, Config), config, closed_loop, here
+        )
         if epoch == config.epochs:
             print(f"All its {epoch} epochs are done. Start another run from it: --init {folder}")
             return
@@ -379,17 +380,6 @@ def fit(config, folder, resume, log, distribution):
 # The command line -------------------------------------------------------------------------------
 
 
-def read_config(path):
-    """The `Config` in a run's folder or in a .json file; see `runs.read_config`."""
-    try:
-        return Config(**runs.read_config(path))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{path} is no config of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from None
-
-
 @dataclasses.dataclass(frozen=True)
 class Start:
     """Which run this is, and where its hyperparameters come from."""
@@ -418,7 +408,7 @@ class Arguments:
 def defaults_of(start):
     """The `Config` from which the defaults of all hyperparameters come."""
     source = start.resume or start.config
-    config = read_config(source) if source else PRESETS[start.preset]
+    config = runs.read_config(source, Config) if source else PRESETS[start.preset]
     init = start.init or config.init
     if init == "none" or start.resume:
         return dataclasses.replace(config, init=init)
@@ -457,16 +447,7 @@ def main():
         config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
     folder = start.resume or start.run or Path("runs") / start.preset
     distribution = devices.start(arguments.devices, config.batch_size)
-    try:
-        train(config, folder, bool(start.resume), start.log, distribution)
-    except KeyboardInterrupt:
-        if (folder / "config.json").exists():
-            print(f"\nstopped; go on with: python train.py --resume {folder}", file=sys.stderr)
-        raise
-    except OSError as error:  # the disk is full, say
-        if (folder / "config.json").exists():
-            raise Failure(f"{error}; then go on with: python train.py --resume {folder}") from None
-        raise
+    train(config, folder, bool(start.resume), start.log, distribution)
     if devices.process > 0:
         return
     best = min(runs.read_log(folder, config.epochs), key=lambda row: float(row["val_mse"]))

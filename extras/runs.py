@@ -31,6 +31,7 @@ from extras.cli import Failure, InputError, atomic_write  # comes before Keras
 import keras
 import matplotlib.figure
 import numpy as np
+import pydantic
 from keras import ops
 
 import data
@@ -125,8 +126,12 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_config(path):
-    """The fields of a config, a dict, from a run's folder or from a .json file.
+def read_config(path, kind=dict):
+    """The config in a run's folder or in a .json file.
+
+    Args:
+        path: the folder or the file.
+        kind: what to return: a dict of the fields, or `train.Config`, which checks them.
 
     Raises:
         InputError: there is none, or an earlier version wrote it.
@@ -145,7 +150,12 @@ def read_config(path):
         raise InputError(
             f"{path} is of an earlier version: `git checkout {commit}` goes on with it"
         )
-    return fields
+    try:
+        return kind(**fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path} is no config of this version: {field}: {first['msg']}") from None
 
 
 def read_log(folder, epochs):
@@ -208,7 +218,9 @@ def sample_path(folder, epoch):
 
 @contextlib.contextmanager
 def own_folder(folder, resume):
-    """Within, no other run uses this folder. (Several processes of one run use that of process 0.)
+    """Within, no other run uses this folder, and who stops a run is told how it goes on.
+
+    (Several processes of one run use the folder of process 0.)
 
     Raises:
         InputError: it cannot be used, or holds a run that is not to be resumed.
@@ -223,7 +235,16 @@ def own_folder(folder, resume):
                 f"{folder} holds a run already: go on with it by --resume {folder}, "
                 "delete it, or choose another folder by --run"
             )
-        yield
+        try:
+            yield
+        except (KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, say
+            if not (folder / "config.json").exists():
+                raise
+            go_on = f"go on with: python train.py --resume {folder}"
+            if isinstance(error, OSError):
+                raise Failure(f"{error}; then {go_on}") from None
+            print(f"\nstopped; {go_on}", file=sys.stderr)
+            raise
 
 
 def start(folder, config, closed_loop, here):

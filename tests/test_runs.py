@@ -51,7 +51,7 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(trained_run):
         "config.json", "environment.json", "log.csv", "curve.png", "samples",
         "best.keras", "last.keras", "checkpoint.keras",
     }  # fmt: skip
-    assert train.read_config(trained_run) == TRAINED
+    assert runs.read_config(trained_run, train.Config) == TRAINED
     (start,) = json.loads((trained_run / "environment.json").read_text())
     assert start["keras"] == keras.__version__ and start["processes"] == 1
     assert start["backend"].split()[0] == keras.backend.backend() and start["devices"]
@@ -342,7 +342,7 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(monkeypatch
 
     monkeypatch.setattr(runs, "ScoreAndSave", Spoiling)
     with pytest.raises(Failure, match="no longer a number in epoch 3"):
-        train.train(train.read_config(half_way), half_way, resume=True)
+        train.train(runs.read_config(half_way, train.Config), half_way, resume=True)
     assert saved_bytes(half_way) == before
 
 

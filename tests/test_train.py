@@ -102,16 +102,16 @@ def test_the_end_can_be_postponed_until_the_learning_rates_fall(
         assert script(train, "--preset", "tiny", *options(QUICK), "--run", parts)[0] == 130
     shutil.copytree(parts, late)
     assert script(train, "--resume", parts, "--epochs", 8)[0] == 0
-    assert train.read_config(parts) == longer
+    assert runs.read_config(parts, train.Config) == longer
     assert_same_run(whole, parts)
     # Three epochs are done, and of five the learning rates would fall in the fifth alone;
     # of three they would have fallen by now; of four they have, once those are done.
     assert "has done 3 epochs" in refused(train, "--resume", late, "--epochs", 3)
-    assert train.read_config(late) == QUICK
+    assert runs.read_config(late, train.Config) == QUICK
     finished = shutil.copytree(quick_run, tmp_path / "finished")
     line = refused(train, "--resume", finished, "--epochs", 8)
     assert "has done 4 epochs" in line and f"--init {finished}" in line
-    assert train.read_config(finished) == QUICK
+    assert runs.read_config(finished, train.Config) == QUICK
 
 
 def test_training_starts_from_given_weights(script, refused, misread, quick_run, tmp_path):
@@ -206,7 +206,7 @@ def run_on_clips(own_clips, tmp_path_factory):
 def test_a_run_on_clips_is_in_their_colours_and_can_be_repeated(
     script, run_on_clips, tmp_path, monkeypatch
 ):
-    config = train.read_config(run_on_clips)
+    config = runs.read_config(run_on_clips, train.Config)
     assert config.channels == 3 and runs.load_model(run_on_clips).channels == 3
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
@@ -416,7 +416,7 @@ def test_a_bad_field_of_a_config_is_named(refused, tmp_path, field, value):
 def test_a_config_survives_its_file(tmp_path):
     for config in train.PRESETS.values():
         runs.write_json(tmp_path / "config.json", dataclasses.asdict(config))
-        assert train.read_config(tmp_path) == config
+        assert runs.read_config(tmp_path, train.Config) == config
 
 
 def test_resuming_takes_no_other_options(refused, trained_run, tmp_path):
