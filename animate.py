@@ -1,6 +1,6 @@
 """Watch forecasts: animations of the real video beside the predicted one, and a film strip.
 
-    python animate.py                         four random validation videos, shipped weights
+    python animate.py                         four validation videos, shipped weights
     python animate.py --sprites 2             the same, each frame taken apart into two sprites
     python animate.py runs/cpu --seed 7       a run of yours, other videos
     python animate.py --data test --count 10 --format mp4
@@ -48,7 +48,7 @@ def side_by_side(context, truth, prediction, words=("real", "context", "predicte
     Args:
         context, truth, prediction: (frames, height, width, channels), uint8 or float in [0, 1].
             Where the truth has ended, the left side is blank.
-        words: what stands above them.
+        words: what stands above them; the Spanish notebook has others.
 
     Returns:
         uint8 array (context + predicted frames, picture height, picture width, 3).
@@ -95,7 +95,7 @@ def write_mp4(path, frames):
     """Write uint8 pictures (frames, height, width, 3) as an H.264 video."""
     import imageio.v3 as imageio  # with its plugin av, an extra that most people do not need
 
-    # Half of the players want even sizes: H.264 keeps colours at half the resolution.
+    # H.264 keeps colours at half the resolution, so many players need even sizes.
     height, width = (side - side % 2 for side in frames.shape[1:3])
     with atomic_write(path) as temporary:
         imageio.imwrite(

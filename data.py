@@ -1,4 +1,6 @@
-"""Moving MNIST: handwritten digits -> videos of moving digits -> input frames x_n, targets y_(n+1).
+"""Moving MNIST: handwritten digits -> videos of moving digits -> input frames and their targets.
+
+The target of a frame is the next frame: y_n = x_(n+1).
 
     python data.py    print what the pairs are, and draw some of them
 
@@ -17,7 +19,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from extras.cli import InputError, atomic_write  # comes before Keras: it sets its environment
+from extras.cli import InputError, atomic_write  # first: Keras reads environment variables it sets
 from extras import cli, pictures
 
 import keras
@@ -28,8 +30,8 @@ ASSETS = Path(__file__).resolve().parent / "assets"
 
 MOVING_MNIST = "moving-mnist"  # what `--data` calls it
 DIGIT_SIZE = 28  # pixels; MNIST
-# How far a digit moves in a frame, as a share of the 64 - 28 = 36 pixels that it has for that:
-# 3.6 pixels (Srivastava et al. 2015).
+# Distance in a frame, as a share of the free space: 0.1 x (64 - 28) = 3.6 pixels (Srivastava et
+# al. 2015).
 STEP = 0.1
 
 # md5 of the pixels as MNIST's own idx files hold them, the 16 bytes of header included.
@@ -39,7 +41,7 @@ DIGITS_MD5 = {
 }
 
 # One stream of random numbers for each set, so that no two sets can share a video.
-TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: see train.py
+TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: which inputs are real
 EVALUATION_STREAMS = {"validation": VALIDATION, "test": TEST}
 EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file
 
@@ -121,7 +123,8 @@ def move_digits(digits, numbers, frames=20, size=64):
     left, top = (room * x).astype(int), (room * y).astype(int)  # rounded down
 
     videos = np.zeros((len(numbers), frames, size, size), np.uint8)
-    # Every 28x28 window of every frame, without a copy:
+    # All digits are drawn at once, since training draws videos all the time. Every 28x28 window of
+    # every frame, without a copy:
     # (videos, frames, room + 1, room + 1, 28, 28)
     windows = np.lib.stride_tricks.sliding_window_view(
         videos, (DIGIT_SIZE, DIGIT_SIZE), axis=(2, 3), writeable=True
@@ -138,7 +141,7 @@ def move_digits(digits, numbers, frames=20, size=64):
 def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
     """Make Moving MNIST videos; the same seed gives the same videos on every machine.
 
-    The first videos of a longer call are those of a shorter one.
+    A larger count begins with the same videos.
 
     Args:
         digits: uint8 array (digits, 28, 28), from `load_digits`.
@@ -163,10 +166,10 @@ def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationVideos:
-    """The fixed validation or test set, made as it is indexed: `videos[[3, 14]]`.
+    """The fixed validation or test set. Videos are made when they are indexed: `videos[[3, 14]]`.
 
     The two sets share no digit: validation takes every other one of MNIST's 10,000 test digits,
-    and test takes the rest. (Every other one, since the first 5,000 are cleaner than the last.)
+    and test takes the rest. (Every other one, since the first 5,000 are cleaner than the last 5,000.)
 
     Args:
         split: "validation" or "test".
@@ -222,8 +225,8 @@ class MovingMNIST(keras.utils.PyDataset):
     """Batches of new (x, y) pairs from the training digits, made when they are asked for.
 
     A batch depends on (seed, epoch, index) alone, so any number of workers makes the same one.
-    Keras counts `epoch` up after each one; training that is resumed sets it anew, since Keras
-    counts once too often when `fit` builds something from the first batch.
+    `on_epoch_end` counts the epochs. Training sets `epoch` as well, because Keras may call
+    `on_epoch_end` once too often.
 
     Args:
         seed: integer; other seeds, other videos.
@@ -239,7 +242,7 @@ class MovingMNIST(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.batches = batches
         self.epoch = epoch
-        self.shape = digits_per_video, frames, size
+        self.video_options = digits_per_video, frames, size
 
     def __len__(self):
         return self.batches
@@ -251,7 +254,7 @@ class MovingMNIST(keras.utils.PyDataset):
     def draw(self, index):
         """Videos of a batch, uint8 (batch_size, frames, size, size, 1)."""
         seed = [TRAINING, self.seed, self.epoch, index]
-        return make_videos(load_digits("train"), self.batch_size, seed, *self.shape)
+        return make_videos(load_digits("train"), self.batch_size, seed, *self.video_options)
 
     def on_epoch_end(self):
         self.epoch += 1

@@ -3,12 +3,13 @@
     (batch, frames, height, width, channels) in, a video of the same shape out:
     output frame n is the prediction of input frame n + 1.
 
-Every model here is one small step, `next_frame, states = model.step(frame, states)`. Teacher
-forcing, training in closed loop and forecasting are that same step with a different answer to
-one question: is the next input the real frame, or the model's own prediction?
+Every model here is one small step, `next_frame, states = model.step(frame, states)`: it reads one
+frame and its memory, the states, and returns the next frame and the new memory. Teacher forcing,
+training in closed loop and forecasting are that same step with a different answer to one question:
+is the next input the real frame, or the model's own prediction?
 
-- `Forecaster` is a U of residual ConvLSTM2D layers for videos of any kind.
 - `KerasExample` is the stack that the Keras site shows, without its leak.
+- `Forecaster` is a U of residual ConvLSTM2D layers for videos of any kind.
 """
 
 import functools
@@ -28,15 +29,17 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 class ConvLSTM2D(keras.layers.ConvLSTM2D):
     """Keras's ConvLSTM2D with a one-frame `step`; the weights and the numbers are the same.
 
-    Shi et al. 2015, "Convolutional LSTM Network", equation 3, without peepholes. Keras's cell
-    runs eight convolutions: for each of the four gates one on the input and one on h. `step`
-    joins input and h, and runs one.
+    h is the layer's output, and c its memory. The gates i, f and o say how much of the candidate to
+    write, how much of c to keep, and how much to show. (Shi et al. 2015, "Convolutional LSTM
+    Network", equation 3; without its peepholes, as in Keras.) Keras's cell runs eight
+    convolutions: for each of the three gates and the candidate one on the input and one on h.
+    `step` joins input and h, and runs one.
     """
 
     def __init__(self, filters, kernel_size, padding="same", **kwargs):
         super().__init__(filters, kernel_size, padding=padding, **kwargs)
         cell = self.cell
-        if padding != "same" or set(cell.strides + cell.dilation_rate) != {1}:
+        if padding != "same" or any(n != 1 for n in cell.strides + cell.dilation_rate):
             raise ValueError("step() needs padding='same' and strides and dilation of 1")
         if cell.dropout or cell.recurrent_dropout:
             raise ValueError("step() knows no dropout")
@@ -77,7 +80,7 @@ class ConvLSTMStack(keras.layers.Layer):
         super().__init__(dtype=dtype, name=name)
         self.norms = [keras.layers.LayerNormalization(dtype=dtype) for _ in range(depth)]
         self.conv_lstms = [ConvLSTM2D(filters, 3, dtype=dtype) for _ in range(depth)]
-        self.built = True  # the layers build themselves in their first step
+        self.built = True  # no `build` is needed: each layer is built in its first step
 
     def initial_states(self, batch, height, width):
         return [layer.initial_states(batch, height, width) for layer in self.conv_lstms]
@@ -101,10 +104,10 @@ class NextFrameModel(keras.Model):
         architecture: the arguments of the subclass, a dict with `channels`, those of a frame.
     """
 
-    remat = False  # whether `unroll` keeps only each step's states for the gradient: less memory
+    remat = False  # True: `unroll` takes less memory, and computes steps again for the gradient
 
     def __init__(self, architecture, **kwargs):
-        # The layers have the precision; what is measured, and the heads, are float32 in any case.
+        # The inner layers have a precision of their own; heads and measured motion stay float32.
         super().__init__(**{"dtype": "float32", **kwargs})
         self.architecture = architecture
         self.channels = architecture["channels"]
@@ -113,12 +116,14 @@ class NextFrameModel(keras.Model):
         self.supports_jit = not ON_TENSORFLOW
 
     def get_config(self):
+        # Keras rebuilds a saved model from these arguments.
         return {**super().get_config(), **self.architecture}
 
+    # Keras passes a shape for each argument of `call`.
     def build(self, videos_shape, real_mask_shape=None):
         self.frame_size = videos_shape[2:4]
         frame = ops.zeros((1, *videos_shape[2:]))
-        # One step on zeros builds every layer. (Keras passes a shape for each argument of `call`.)
+        # One step on zeros builds every layer.
         self.step(frame, self.initial_states(1, *videos_shape[2:4]))
 
     def compute_output_shape(self, videos_shape, real_mask_shape=None):
@@ -157,8 +162,8 @@ class NextFrameModel(keras.Model):
             all_states.append(states)
         return ops.stack(predictions, axis=1), all_states
 
-    # TensorFlow retraces `fit`, `evaluate` and `predict` with unknown sizes once it has seen two
-    # shapes, and the loop above needs the number of frames. So each call compiles anew.
+    # The loop above needs the number of frames, and TensorFlow gives it up once it has seen two
+    # numbers. So each call of `fit`, `evaluate` and `predict` compiles anew.
     def make_train_function(self, force=False):
         super().make_train_function(force or ON_TENSORFLOW)
 
@@ -172,14 +177,53 @@ class NextFrameModel(keras.Model):
     def compiled_steps(self):
         """For each height and width: `step`, compiled; filled by `rollout`.
 
-        (No attribute of __init__: Keras would save the models in it as parts of this one.)
+        Made on first use, because Keras would save models that it finds in __init__.
         """
         return {}
 
 
-# A softmax starts out flat, which would blur what it moves; this lets it sharpen sooner.
+@keras.saving.register_keras_serializable("next_frame")
+class KerasExample(NextFrameModel):
+    """The stack of keras.io/examples/vision/conv_lstm, with a last layer that cannot cheat.
+
+    Three ConvLSTM2D layers (5x5, 3x3, 1x1; relu) with BatchNormalization between them, then a 3x3
+    convolution with a sigmoid over one frame. The published example ends in a 3x3x3 convolution,
+    whose output n sees frame n + 1, its own target. Here BatchNormalization works on one frame of
+    all videos in the batch, since the later frames are not known yet; there, on whole videos.
+
+    Args:
+        channels: of a frame.
+        filters: filters of each ConvLSTM2D layer (64 in the published example).
+        precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
+    """
+
+    def __init__(self, channels, filters, precision, **kwargs):
+        architecture = {"channels": channels, "filters": filters, "precision": precision}
+        super().__init__(architecture, **kwargs)
+        self.conv_lstms = [
+            ConvLSTM2D(filters, size, activation="relu", dtype=precision, name=name)
+            for size, name in ((5, "encoder_conv_lstm"), (3, "conv_lstm_2"), (1, "conv_lstm_3"))
+        ]
+        self.norms = [keras.layers.BatchNormalization(dtype=precision) for _ in range(2)]
+        self.paint_head = keras.layers.Conv2D(
+            channels, 3, padding="same", activation="sigmoid", dtype="float32", name="paint_head"
+        )
+
+    def initial_states(self, batch, height, width):
+        return [layer.initial_states(batch, height, width) for layer in self.conv_lstms]
+
+    def step(self, frame, states, training=False):
+        """One frame (batch, height, width, channels) -> the next one, and the new states."""
+        first, second, third = self.conv_lstms
+        x, first_state = first.step(frame, states[0])  # (batch, height, width, filters)
+        x, second_state = second.step(self.norms[0](x, training=training), states[1])
+        x, third_state = third.step(self.norms[1](x, training=training), states[2])
+        return self.paint_head(x), [first_state, second_state, third_state]
+
+
+# At the start all displacements are equally likely, which blurs. A larger scale lets one win sooner.
 LOGIT_SCALE = 3.0
-# An untrained gate mostly moves: sigmoid(2) is 0.88. That favours no brightness.
+# The gate starts at sigmoid(2) = 0.88: mostly moving, little painting.
 GATE_BIAS = 2.0
 
 
@@ -187,11 +231,13 @@ GATE_BIAS = 2.0
 class Forecaster(NextFrameModel):
     """A U of residual ConvLSTM2D layers whose two heads move pixels and paint them.
 
+    frame 64x64 -> encoder 32x32 -> stack 16x16 -> stack 8x8 -> stack 16x16 -> decoder 32x32 -> heads
+
     A strided encoder leads to ConvLSTM2D layers at a quarter of the frame's size, and to wider
-    ones at an eighth, which see farther; then it goes back up. One head moves the last frame's
-    pixels to where they will be, the other paints what is new, and a gate blends the two pixel by
+    ones at an eighth, which see farther; then it goes back up. One head moves the frame's pixels
+    to where they will be next, the other paints what is new, and a gate blends the two pixel by
     pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
-    over the last frames (extras/motion.py). Comments give the sizes for frames of 64x64.
+    over the frames before (extras/motion.py). Comments give the sizes for frames of 64x64.
 
     Args:
         channels: of a frame: 1 grey, 3 colour.
@@ -235,7 +281,7 @@ class Forecaster(NextFrameModel):
         self.motion_radius = motion_radius
         # Probabilities of -R..R pixels, vertically, then horizontally; 18 for R = 4.
         self.motion_channels = 2 * (2 * motion_radius + 1)
-        # Contrast, and contrast times the history; see `motion.advect_history`.
+        # One channel of contrast, then the history, weighted by it; see `motion.advect_history`.
         self.carried_channels = 1 + motion_history * self.motion_channels
 
         def convolution(filters, size, strides, name, activation="silu"):
@@ -273,7 +319,7 @@ class Forecaster(NextFrameModel):
             )
 
     def padded_size(self, height, width):
-        """The layers need a height and a width divisible by 8, so `step` pads other frames."""
+        """Height and width rounded up to multiples of 8, which the layers need."""
         return height + -height % 8, width + -width % 8
 
     def initial_states(self, batch, height, width):
@@ -285,9 +331,9 @@ class Forecaster(NextFrameModel):
             "up": self.stack_up.initial_states(*quarter),
         }
         if self.motion_radius:
-            states["last_frame"] = ops.zeros((batch, height, width, self.channels))
+            states["previous_frame"] = ops.zeros((batch, height, width, self.channels))
             states["carried_history"] = ops.zeros((*quarter, self.carried_channels))
-            # Logits of the next displacements; `step` only writes them, for the loss to see.
+            # No memory, but one more output: logits of the next displacements, for the loss.
             states["predicted_motion"] = ops.zeros((*quarter, self.motion_channels))
         return states
 
@@ -300,14 +346,17 @@ class Forecaster(NextFrameModel):
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
         x = self.down(skip)  # (batch, 16, 16, filters)
         if self.motion_radius:
-            # Where each block came from, (batch, 16, 16, motion_channels); of the first frame,
-            # whose last frame is black, nothing is known: all displacements are alike.
-            moved_by = motion.block_matching(frame, states["last_frame"], self.motion_radius)
+            # From where each block has come, as probabilities: (batch, 16, 16, motion_channels).
+            # Before the first frame there is none: all displacements are equally likely.
+            displacement = motion.block_matching(
+                frame, states["previous_frame"], self.motion_radius
+            )
+            # The displacements of each block so far, which travel with it:
             # (batch, 16, 16, motion_history * motion_channels)
             history, states["carried_history"] = motion.advect_history(
-                frame, moved_by, states["carried_history"]
+                frame, displacement, states["carried_history"]
             )
-            states["last_frame"] = frame
+            states["previous_frame"] = frame
             x = x + self.history_in(self.history_hidden(history))  # (batch, 16, 16, filters)
         x, states["down"] = self.stack_down.step(x, states["down"])
         coarse = self.down_to_coarse(x)  # (batch, 8, 8, coarse_filters)
@@ -315,9 +364,8 @@ class Forecaster(NextFrameModel):
         x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
         x, states["up"] = self.stack_up.step(x, states["up"])
 
-        features = ops.concatenate(
-            [self.up(x), skip], axis=-1
-        )  # (batch, 32, 32, 2 encoder_filters)
+        upsampled = self.up(x)  # (batch, 32, 32, encoder_filters)
+        features = ops.concatenate([upsampled, skip], axis=-1)  # twice as many filters
         features = self.decoder(features)  # (batch, 32, 32, 2 encoder_filters)
         painted = ops.sigmoid(self.paint_head(features))  # (batch, 64, 64, channels)
         if not self.motion_radius:
@@ -326,11 +374,12 @@ class Forecaster(NextFrameModel):
         block_motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
         for layer in self.motion_hidden:
             block_motion = layer(block_motion)  # (batch, 16, 16, motion_units)
-        # Logits of how each block of 4x4 pixels will move, (batch, 16, 16, motion_channels), which
-        # every pixel refines.
+        # How each block of 4x4 pixels will move, which every pixel refines. Both heads give logits
+        # of 9 vertical and 9 horizontal displacements: (batch, 16, 16, motion_channels).
         block_motion = LOGIT_SCALE * self.block_motion_head(block_motion)
         states["predicted_motion"] = block_motion
         pixel_motion = self.pixel_motion_head(features)  # (batch, 64, 64, motion_channels + 1)
+        # Its last channel is the gate.
         gate = ops.sigmoid(pixel_motion[..., -1:] + GATE_BIAS)  # (batch, 64, 64, 1)
         logits = LOGIT_SCALE * pixel_motion[..., :-1]  # (batch, 64, 64, motion_channels)
         logits = logits + ops.repeat(ops.repeat(block_motion, 4, axis=1), 4, axis=2)
@@ -338,45 +387,6 @@ class Forecaster(NextFrameModel):
         moved = motion.warp(frame, vertical, horizontal)  # (batch, 64, 64, channels)
         next_frame = gate * moved + (1 - gate) * painted
         return next_frame[:, :height, :width], states
-
-
-@keras.saving.register_keras_serializable("next_frame")
-class KerasExample(NextFrameModel):
-    """The stack of keras.io/examples/vision/conv_lstm, with a last layer that cannot cheat.
-
-    Three ConvLSTM2D layers (5x5, 3x3, 1x1; relu) with BatchNormalization between them, then a 3x3
-    convolution with a sigmoid over one frame. The published example ends in a 3x3x3 convolution,
-    whose output n sees frame n + 1, its own target. Here BatchNormalization works on one frame of
-    all videos in the batch, since the later frames are not known yet; there, on whole videos.
-
-    Args:
-        channels: of a frame.
-        filters: filters of each ConvLSTM2D layer (64 in the published example).
-        precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
-    """
-
-    def __init__(self, channels, filters, precision, **kwargs):
-        architecture = {"channels": channels, "filters": filters, "precision": precision}
-        super().__init__(architecture, **kwargs)
-        self.conv_lstms = [
-            ConvLSTM2D(filters, size, activation="relu", dtype=precision, name=name)
-            for size, name in ((5, "encoder_conv_lstm"), (3, "conv_lstm_2"), (1, "conv_lstm_3"))
-        ]
-        self.norms = [keras.layers.BatchNormalization(dtype=precision) for _ in range(2)]
-        self.paint_head = keras.layers.Conv2D(
-            channels, 3, padding="same", activation="sigmoid", dtype="float32", name="paint_head"
-        )
-
-    def initial_states(self, batch, height, width):
-        return [layer.initial_states(batch, height, width) for layer in self.conv_lstms]
-
-    def step(self, frame, states, training=False):
-        """One frame (batch, height, width, channels) -> the next one, and the new states."""
-        first, second, third = self.conv_lstms
-        x, first_state = first.step(frame, states[0])  # (batch, height, width, filters)
-        x, second_state = second.step(self.norms[0](x, training=training), states[1])
-        x, third_state = third.step(self.norms[1](x, training=training), states[2])
-        return self.paint_head(x), [first_state, second_state, third_state]
 
 
 class OneStep(keras.Model):

@@ -15,11 +15,11 @@ scores alone. Written to the output folder:
                       when and by which command, each score for each predicted frame, and the
                       means; the same for copying the last frame of the context
 
-Scores, per predicted frame and averaged over videos, of frames in [0, 1], as the literature has them:
+Scores, per predicted frame and averaged over videos, of frames in [0, 1], as papers have them:
 
-    mse, mae          summed over the pixels of a frame (and the channels, in colour), before
-                      clipping to [0, 1] (which the models here never leave)
-    psnr              in dB, after clipping; at most 100, which a perfect frame gets
+    mse, mae          summed over the pixels of a frame (and the channels, in colour), although papers
+                      call the sum a mean; before clipping to [0, 1], which the models never leave
+    psnr              in dB, after clipping; 100 for a perfect frame
     ssim              after clipping; scikit-image's 7x7 window, data_range=1
     ssim_range2       the same with data_range=2: the figure that papers on Moving MNIST report, since
                       scikit-image assumed that range for floats
@@ -49,19 +49,18 @@ class Request:
     """What to forecast."""
 
     model: tyro.conf.Positional[Path] = SHIPPED
-    """A run folder or a .keras file; the shipped weights if it is left out."""
+    """A run folder or a .keras file; left out: the shipped weights."""
     data: str = "test"
     """test, validation (of the run's own clips, if it was trained on such), official, or the path of
     your own: a video file, an array (.npy, .npz, .h5, .nc), or a folder of such files or of frames."""
     count: int | None = None
-    """How many videos; if it is left out 100 to score or 4 to animate, or all if they are fewer, and
-    all to score on the official test file."""
+    """How many videos; left out: 100 to score and 4 to animate, all of the official test file."""
     seed: int | None = None
-    """Pick the videos at random by this seed; the first ones if it is left out."""
-    context: int = 10
-    """Real frames to start from."""
-    horizon: int = 10
-    """Frames to predict."""
+    """Pick the videos at random by this seed; left out: the first ones."""
+    context: int | None = None
+    """Real frames to start from; left out: 10, for a run on own clips as in its training."""
+    horizon: int | None = None
+    """Frames to predict; left out: 10, for a run on own clips as in its training."""
     sprites: int = 0
     """Split the context into N videos of one moving thing each (0: off), forecast each, and take the
     brightest pixels; for bright things on black that keep their shape."""
@@ -136,7 +135,7 @@ def open_request(request, usual_count):
     """Open what a request names, and check that it fits together.
 
     Args:
-        request: a `Request`.
+        request: a `Request`; a context and a horizon that were left out are filled in.
         usual_count: how many videos to take if the request does not say.
 
     Returns:
@@ -148,15 +147,21 @@ def open_request(request, usual_count):
     Raises:
         InputError: the model or the data cannot be used, or do not fit each other.
     """
-    for name, frames in (("--context", request.context), ("--horizon", request.horizon)):
-        if not 1 <= frames <= 100_000:
-            raise InputError(f"{name} {frames}: must be a number of frames, 1 to 100,000")
     if request.sprites < 0:
         raise InputError(f"--sprites {request.sprites}: must be a number of sprites, or 0")
     model = runs.load_model(request.model)
     cli.make_folder(request.out)
     folder = request.model if request.model.is_dir() else request.model.parent
     run = runs.read_config(folder) if (folder / "config.json").exists() else {}
+    # Moving MNIST is scored with 10 + 10 frames, however a model was trained.
+    as_trained = run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
+    if request.context is None:
+        request.context = run["context"] if as_trained else 10
+    if request.horizon is None:
+        request.horizon = run["frames"] - run["context"] if as_trained else 10
+    for name, frames in (("--context", request.context), ("--horizon", request.horizon)):
+        if not 1 <= frames <= 100_000:
+            raise InputError(f"{name} {frames}: must be a number of frames, 1 to 100,000")
     videos, value_range = sources.open_videos(request, model, run)
     indices = sources.choose_indices(len(videos), request.count, request.seed, usual_count)
     shape = videos[indices[:1]].shape
@@ -256,7 +261,7 @@ def write_forecasts(request):
         **scores,
         "copy_last": copy_last,
     }
-    runs.write_json(scores_path, [*earlier, entry])  # before anything can go wrong with a print
+    runs.write_json(scores_path, [*earlier, entry])  # first, so that no failing print costs them
     print(f"scores: {scores_path}")
     print_scores(scores, copy_last)
 

@@ -2,17 +2,17 @@
 
     python train.py --preset tiny                      a first look, in about a minute
     python train.py                                    an hour on two CPU cores
-    python train.py --preset gpu                       the shipped weights, on a GPU
-    python train.py --batch-size 4 --run runs/mine     any hyperparameter is an option
+    KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
+    python train.py --filters 96 --run runs/mine       any hyperparameter is an option
     python train.py --data clips --run runs/clips      your own: videos, frames, arrays
     python train.py --resume runs/mine                 go on after an interruption
     python train.py --config runs/mine --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own predictions,
 as it must when it forecasts. With a probability that falls from 1 to 0 over `sampling_epochs`, the
-next frame beyond the context is still real ("scheduled sampling", Bengio et al. 2015); from the
-first that is not, the model goes on by itself. Gradients flow through the predictions that are fed
-back. What a run leaves in its folder is listed in extras/runs.py.
+next frame beyond the context is still real ("scheduled sampling", Bengio et al. 2015); after the
+first that is not, none is. Gradients flow through the predictions that are fed back. What a run
+leaves in its folder is listed in extras/runs.py.
 
 One batch of the `cpu` preset, with its shapes:
 
@@ -43,6 +43,11 @@ import model as models
 from extras import clips, devices, motion, optimizer, runs, sources, trackers
 
 
+# A loss takes the real and the predicted frames, both (batch, frames - 1, height, width, channels).
+# Who means over the pixels, instead of a sum, should lower --motion-weight: the motion's loss is a
+# sum, too.
+
+
 def squared_error(y, prediction):
     """Squared error summed over the pixels of a frame, averaged over frames and videos."""
     return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
@@ -53,7 +58,10 @@ LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossen
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class Config:
-    """All hyperparameters; their defaults are the `cpu` preset."""
+    """All hyperparameters; their defaults are the `cpu` preset.
+
+    tyro makes an option of each field, and its help of the line below it; pydantic checks values.
+    """
 
     # The data
     data: str = data.MOVING_MNIST
@@ -78,24 +86,24 @@ class Config:
     """Of a frame: 1 grey, 3 colour. Follows from the data, or from the weights of --init."""
 
     # Training
-    epochs: PositiveInt = 8
-    """Epochs in all; the learning rates end at zero with the last one."""
+    epochs: PositiveInt = 6
+    """How many; the learning rates reach zero at the end of the last one."""
     steps_per_epoch: PositiveInt = 250
     """Batches in an epoch, after which the run is scored and saved. All videos are new."""
     batch_size: PositiveInt = 8
     """Videos in a batch, on all devices together."""
-    learning_rate: PositiveFloat = 5e-3
-    """Muon's, whose updates are scaled to Adam's size (Liu et al. 2025)."""
+    muon_learning_rate: NonNegativeFloat = 5e-3
+    """Of all kernels but the first one and the heads' (Jordan et al. 2024); 0: Adam's, too."""
     adam_learning_rate: PositiveFloat = 1e-3
-    """Adam's, with --no-muon the only one (1e-3: Kingma and Ba 2015)."""
+    """Of all that Adam trains (1e-3: Kingma and Ba 2015)."""
     sampling_epochs: NonNegativeInt = 4
     """Epochs in which the chance that a frame beyond the context is real falls to 0."""
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
     """Initial weights, training videos and scheduled sampling follow from it."""
     validation_videos: PositiveInt = 200
-    """Validation videos to forecast after each epoch; of own clips at most all."""
+    """Validation videos to forecast after each epoch; all, if own clips have fewer."""
     init: tyro.conf.Fixed[str] = "none"
-    """The .keras file or the run whose weights it started from; see `Start`."""
+    """The weights that training started from; see `Start`."""
 
     # The model
     model: Literal["forecaster", "keras-example"] = "forecaster"
@@ -115,21 +123,19 @@ class Config:
     motion_units: PositiveInt = 128
     """Units of the 1x1 convolutions that read the motion."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Of the layers; bfloat16 halves the memory."""
+    """Number format of the inner layers; bfloat16 takes less memory."""
     remat: bool = False
     """Keep less for the gradient, and compute it again (Chen et al. 2016): a third slower."""
 
     # The loss and the optimizer
     loss: Literal[tuple(LOSSES)] = "squared_error"
-    """Summed over a frame's pixels; binary_crossentropy, of the Keras example, is their mean."""
+    """Between the real and the predicted frames; binary_crossentropy: the Keras example's."""
     motion_weight: NonNegativeFloat = 0.1
-    """Of the cross-entropy between predicted and measured motion, a sum over pixels; 0: none."""
+    """Weight of the cross-entropy between predicted and measured motion; 0: none."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
-    muon: bool = True
-    """Muon for all kernels but the first one and the heads' (Jordan et al. 2024); or Adam."""
     weight_decay: NonNegativeFloat = 0.01
-    """Muon's, multiplied by the learning rate in each step."""
+    """Of what Muon trains; multiplied by the learning rate in each step."""
     warmup_steps: NonNegativeInt = 100
     """Steps over which the learning rates rise from zero."""
     cooldown: float = pydantic.Field(0.4, ge=0, le=1)
@@ -137,7 +143,7 @@ class Config:
     clip_norm: NonNegativeFloat = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
     average: float = pydantic.Field(0.999, ge=0, lt=1)
-    """Highest momentum of the moving average of the weights, which is saved; 0: none."""
+    """Momentum of the moving average of the weights, which is what is saved; 0: none."""
 
 
 PRESETS = {
@@ -160,7 +166,7 @@ PRESETS = {
     ),
     # Two CPU cores.
     "cpu": Config(),
-    # One GPU: the same model, with fifteen times as many videos. The shipped weights are its.
+    # One GPU: the same model, with twenty times as many videos. It trained the shipped weights.
     "gpu": Config(
         precision="mixed_bfloat16",
         batch_size=64,
@@ -169,8 +175,8 @@ PRESETS = {
         sampling_epochs=3,
     ),
     # keras.io/examples/vision/conv_lstm: 64 filters, batches of 5, Adam, cross-entropy, teacher
-    # forcing, 900 videos an epoch, 20 epochs. It also stops early, and lowers the learning rate,
-    # when the validation loss stops improving; with new videos it always improves again.
+    # forcing, 900 videos an epoch, 20 epochs. (It also stops early, and lowers the learning rate,
+    # when the validation loss stops improving. That is left out here.)
     "keras-example": Config(
         model="keras-example",
         filters=64,
@@ -179,7 +185,7 @@ PRESETS = {
         epochs=20,
         loss="binary_crossentropy",
         teacher_forcing=True,
-        muon=False,
+        muon_learning_rate=0.0,
         warmup_steps=0,
         cooldown=0.0,
         clip_norm=0.0,
@@ -213,7 +219,7 @@ def build_model(config):
 
 
 class ClosedLoop(keras.Model):
-    """A next-frame model as `fit` trains it.
+    """A next-frame model with the mask as one more input, and the motion as one more output.
 
     {"videos": x, "real_mask": which of its frames to use} -> {"frames": the predictions}, and, if
     motion is measured, "motion": logits of the predicted motion, for blocks of 4x4 pixels, (batch,
@@ -230,10 +236,10 @@ class ClosedLoop(keras.Model):
             losses["motion"], weights["motion"] = motion.cross_entropy, config.motion_weight
         self.outputs_motion = "motion" in losses
         self.compile(optimizer.make_optimizer(config), loss=losses, loss_weights=weights)
-        self.optimizer.build(self.trainable_variables)
+        self.optimizer.build(self.trainable_variables)  # a checkpoint is loaded into its variables
 
     def get_config(self):
-        return {}  # only the weights of what is saved are ever loaded again
+        return {}  # only weights are loaded from a checkpoint
 
     def call(self, inputs, training=False):
         frames, states = self.model.unroll(inputs["videos"], inputs["real_mask"], training)
@@ -275,12 +281,12 @@ class ClosedLoopVideos(data.MovingMNIST):
 
     def __getitem__(self, index):
         """{"videos": x, "real_mask": booleans}, {"frames": y, "motion": the whole videos}."""
-        config, key = self.config, [self.seed, self.epoch, index]
+        config, seeds = self.config, [self.seed, self.epoch, index]
         rows = devices.process_rows(config.batch_size)  # all, unless processes share the batch
         if self.windows is None:
             videos = self.draw(index)
         else:
-            rng = np.random.default_rng([data.TRAINING, *key])
+            rng = np.random.default_rng([data.TRAINING, *seeds])
             videos = self.windows[rng.integers(len(self.windows), size=config.batch_size)]
         x, y = data.shift_frames(videos[rows])
         real_mask = np.ones((config.batch_size, config.frames - 1), bool)
@@ -288,15 +294,14 @@ class ClosedLoopVideos(data.MovingMNIST):
             batches_done = self.epoch * config.steps_per_epoch + index
             sampling_batches = config.sampling_epochs * config.steps_per_epoch
             probability = 1 - min(1, batches_done / max(1, sampling_batches))
-            rng = np.random.default_rng([data.SAMPLING, *key])
-            # A view of the mask, (batch_size, frames - 1 - context): this writes into the mask.
-            beyond = real_mask[:, config.context :]
-            beyond[:] = rng.random(beyond.shape) < probability
-            # Once the model goes on by itself it stays so, as it must when it forecasts.
-            beyond[:] = np.logical_and.accumulate(beyond, axis=1)
+            rng = np.random.default_rng([data.SAMPLING, *seeds])
+            # Beyond the context each frame is real with this probability; after the first that is
+            # not, none is: the model goes on by itself, as it must when it forecasts.
+            real = rng.random(real_mask[:, config.context :].shape) < probability
+            real_mask[:, config.context :] = np.logical_and.accumulate(real, axis=1)
         targets = {"frames": y}
         if has_motion_loss(config):
-            # The whole videos, and no labels: `motion.cross_entropy` measures how they move.
+            # Keras hands targets to a loss, and `motion.cross_entropy` measures the videos itself.
             targets["motion"] = np.concatenate([x[:, :1], y], axis=1)
         return {"videos": x, "real_mask": real_mask[rows]}, targets
 
@@ -321,18 +326,18 @@ def train(config, folder, resume=False, log=None, distribution=None):
     folder = Path(folder)
     sources.check(config)
     trackers.check_installed(log)
-    build_model(config)  # what cannot be built is refused before a folder is made for it
+    build_model(config)  # a bad config should fail before there is a folder
     with runs.own_folder(folder, resume):
         fit(config, folder, resume, log, distribution)
 
 
 def fit(config, folder, resume, log, distribution):
-    """What `train` does within a folder that no other run uses."""
+    """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
-    # Grey weights can start a colour model, colour weights stay for colour.
-    given = config.channels if resume or config.channels == 3 else None
-    windows, validation, channels = sources.training_sets(config, folder, given, distribution)
+    # Weights for colour need colour, but those for grey frames fit both: then the clips decide.
+    required = config.channels if resume or config.channels == 3 else None
+    windows, validation, channels = sources.training_sets(config, folder, required, distribution)
     config = dataclasses.replace(config, channels=channels)
 
     keras.utils.set_random_seed(config.seed)
@@ -359,8 +364,9 @@ def fit(config, folder, resume, log, distribution):
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     training = ClosedLoopVideos(config, epoch, windows)
     with cli.polite_ctrl_c() as asked_to_stop:
-        averaged = build_model(config)  # will hold the moving average of the weights
-        # After each epoch this forecasts validation videos with the averaged weights, and saves.
+        # The moving average of the weights forecasts better than the weights, so it has a model of
+        # its own, which is scored after each epoch, and saved.
+        averaged = build_model(config)
         score_and_save = runs.ScoreAndSave(
             folder, config, model, averaged, log_rows, asked_to_stop, training, validation
         )
@@ -370,7 +376,7 @@ def fit(config, folder, resume, log, distribution):
         with devices.distribution_scope(distribution):
             closed_loop.fit(
                 training,
-                shuffle=False,  # all videos are random, and a run that goes on needs their order
+                shuffle=False,  # all videos are random already, and --resume needs their order
                 initial_epoch=epoch,
                 epochs=config.epochs,
                 callbacks=callbacks,
@@ -424,7 +430,7 @@ def defaults_of(start):
 
 
 def main():
-    # The defaults of the hyperparameters follow from the options of the run.
+    # First read which preset or run is meant; then read all options, with its values as defaults.
     start, _ = tyro.cli(Start, return_unknown_args=True, add_help=False)
     defaults = defaults_of(start)
     arguments = tyro.cli(

@@ -2,7 +2,7 @@
 
 Three standard tools of video coding and optical flow, none with weights of its own:
 
-- `block_matching` measures how the last frame moved into this one;
+- `block_matching` measures how the previous frame moved into this one;
 - `advect_history` keeps each place's past displacements, carried along with what moves;
 - `warp` moves the pixels of a frame;
 
@@ -45,32 +45,33 @@ def mirrored(frame, rows, columns):
     return ops.pad(frame, [(0, 0), (rows, rows), (columns, columns), (0, 0)], mode="symmetric")
 
 
-def block_matching(frame, last_frame, radius):
-    """Measure how the last frame moved into this one.
+def block_matching(frame, previous_frame, radius):
+    """Measure how the previous frame moved into this one.
 
-    The windows around each block are compared with the last frame's windows up to `radius`
+    The windows around each block are compared with the previous frame's windows up to `radius`
     pixels away, on every second pixel. The mean squared difference, relative to the variance
     of the window, becomes a probability by a softmax. Nothing is learned, and no gradient
     passes. (Jain and Jain 1981, "Displacement measurement and its application in interframe
     image coding"; Dosovitskiy et al. 2015, "FlowNet", section 3, begins with the like.)
 
     Args:
-        frame, last_frame: (batch, height, width, channels), divisible by 4; channels are averaged.
+        frame, previous_frame: (batch, height, width, channels), divisible by 4; channels are averaged.
         radius: R, the farthest displacement along each axis, in pixels.
 
     Returns:
         Vertical and horizontal, (batch, height / 4, width / 4, 2 (2 R + 1)). In an even area,
         where nothing can be measured, all are alike.
     """
-    frame, last_frame = (
-        ops.stop_gradient(ops.mean(image, axis=-1, keepdims=True)) for image in (frame, last_frame)
+    frame, previous_frame = (
+        ops.stop_gradient(ops.mean(image, axis=-1, keepdims=True))
+        for image in (frame, previous_frame)
     )
     # Every second pixel, displaced in each way: (batch, height / 2, width / 2, (2 R + 1)^2).
     count = 2 * radius + 1
     one_hot = np.eye(count, dtype="float32")
     down = one_hot.reshape(count, 1, 1, count)
     across = np.einsum("xo,yp->xypo", one_hot, one_hot).reshape(1, count, count, count**2)
-    displaced = mirrored(last_frame, radius, radius)[:, 1:, 1:]
+    displaced = mirrored(previous_frame, radius, radius)[:, 1:, 1:]
     displaced = ops.conv(displaced, down, strides=(2, 1), padding="valid")
     displaced = ops.conv(displaced, across, strides=(1, 2), padding="valid")
 
@@ -102,7 +103,7 @@ def contrast(frame):
     return ops.sqrt(ops.maximum(variance, 0.0))
 
 
-def advect_history(frame, moved_by, carried):
+def advect_history(frame, displacement, carried):
     """Remember how each thing in the picture has moved, wherever it has moved to.
 
     Each block has a history: the displacements that led there, newest first. It is advected,
@@ -116,8 +117,8 @@ def advect_history(frame, moved_by, carried):
 
     Args:
         frame: (batch, height, width, channels).
-        moved_by: how it moved, from `block_matching`.
-        carried: (batch, height / 4, width / 4, 1 + steps * 2 (2 R + 1)), from the last frame:
+        displacement: how it moved, from `block_matching`.
+        carried: (batch, height / 4, width / 4, 1 + steps * 2 (2 R + 1)), from the previous frame:
             contrast, and contrast times the history. Zeros before the first frame.
 
     Returns:
@@ -125,11 +126,11 @@ def advect_history(frame, moved_by, carried):
             this frame's displacement, of the one before, and so on; zeros where there was none.
         carried: that of this frame.
     """
-    height, width, size = moved_by.shape[1:]
+    height, width, size = displacement.shape[1:]
     displacements = np.arange(size // 2, dtype="float32") - size // 4  # -R..R
     vertical, horizontal = (
         ops.sum(probability * displacements, axis=-1, keepdims=True) / BLOCK  # in blocks
-        for probability in ops.split(moved_by, 2, axis=-1)
+        for probability in ops.split(displacement, 2, axis=-1)
     )
     padded = ops.pad(carried, [(0, 0), (1, 1), (1, 1), (0, 0)])
     moved = ops.zeros_like(carried)
@@ -138,7 +139,7 @@ def advect_history(frame, moved_by, carried):
             nearness = ops.relu(1 - ops.abs(vertical - y)) * ops.relu(1 - ops.abs(horizontal - x))
             moved += nearness * padded[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
     past = moved[..., 1:] / (moved[..., :1] + 1e-4)
-    history = ops.concatenate([moved_by, past[..., :-size]], axis=-1)
+    history = ops.concatenate([displacement, past[..., :-size]], axis=-1)
 
     weight = contrast(frame)
     # A little from around, so that the even blocks of a thing and its rim know its history.

@@ -79,8 +79,8 @@ def cooldown_start(config):
 
 
 def learning_rate(config):
-    """The schedule of a config: Muon's learning rate, or Adam's if there is no Muon."""
-    peak = config.learning_rate if config.muon else config.adam_learning_rate
+    """The schedule of a config: Muon's learning rate, or Adam's without Muon."""
+    peak = config.muon_learning_rate or config.adam_learning_rate
     start, end = (
         epoch * config.steps_per_epoch for epoch in (cooldown_start(config), config.epochs)
     )
@@ -89,14 +89,15 @@ def learning_rate(config):
 
 def make_optimizer(config):
     """Muon and Adam, with their schedule, clipping and averaging as configured."""
+    muon = config.muon_learning_rate > 0
     return ConvolutionMuon(
         learning_rate(config),
         # Adam for all variables with one of these in their names; "" is in every name. The first
         # convolution and the heads are no hidden layers (Jordan et al. 2024).
-        exclude_layers=["encoder", "head"] if config.muon else [""],
-        adam_lr_ratio=config.adam_learning_rate / config.learning_rate if config.muon else 1,
+        exclude_layers=["encoder", "head"] if muon else [""],
+        adam_lr_ratio=config.adam_learning_rate / config.muon_learning_rate if muon else 1,
         adam_weight_decay=None,
-        weight_decay=config.weight_decay if config.muon else None,
+        weight_decay=config.weight_decay if muon else None,
         momentum=MOMENTUM,
         nesterov=True,
         global_clipnorm=config.clip_norm or None,

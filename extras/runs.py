@@ -398,7 +398,7 @@ class ScoreAndSave(keras.callbacks.Callback):
         if not np.isfinite(loss):
             raise Failure(
                 f"the loss is no longer a number in epoch {len(self.rows) + 1}; {self.folder} "
-                "keeps the weights before it. Try a lower --learning-rate or --adam-learning-rate"
+                "keeps the weights before it. Try a lower --muon-learning-rate or --adam-learning-rate"
             )
 
     def copy_averaged_weights(self):

@@ -24,7 +24,7 @@ def first_step(config, gradient):
 def test_muon_moves_a_kernel_by_an_orthogonal_matrix():
     gradient = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype("float32")
     kernel, bias = first_step(FIRST_STEP, gradient)
-    matrix = kernel.reshape(36, 8) / (FIRST_STEP.learning_rate * 0.2 * 36**0.5)
+    matrix = kernel.reshape(36, 8) / (FIRST_STEP.muon_learning_rate * 0.2 * 36**0.5)
     singular_values = np.linalg.svd(matrix, compute_uv=False)
     assert 0.6 < singular_values.min() and singular_values.max() < 1.3  # Newton-Schulz's range
     u, _, v = np.linalg.svd(gradient.reshape(36, 8), full_matrices=False)
@@ -42,7 +42,7 @@ def test_a_dense_kernel_takes_the_same_step_as_a_convolution_of_one_pixel():
 
 def test_adam_moves_everything_without_muon():
     gradient = np.ones((3, 3, 4, 8), "float32")
-    for moved in first_step(dataclasses.replace(FIRST_STEP, muon=False), gradient):
+    for moved in first_step(dataclasses.replace(FIRST_STEP, muon_learning_rate=0.0), gradient):
         np.testing.assert_allclose(moved, -1e-3, rtol=1e-3)
 
 
@@ -68,7 +68,7 @@ def test_the_average_of_the_weights_warms_up():
         assert array(average)[0] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("muon, peak", [(True, 5e-3), (False, 1e-3)])
+@pytest.mark.parametrize("muon, peak", [(5e-3, 5e-3), (0.0, 1e-3)])
 @pytest.mark.parametrize(
     "cooldown, expected",
     [
@@ -78,8 +78,8 @@ def test_the_average_of_the_weights_warms_up():
 )
 def test_the_learning_rate_rises_stays_and_ends_at_zero(muon, peak, cooldown, expected):
     config = dataclasses.replace(
-        SMALL, epochs=10, steps_per_epoch=10, warmup_steps=20, cooldown=cooldown, muon=muon,
-        learning_rate=5e-3, adam_learning_rate=1e-3,
+        SMALL, epochs=10, steps_per_epoch=10, warmup_steps=20, cooldown=cooldown,
+        muon_learning_rate=muon, adam_learning_rate=1e-3,
     )  # fmt: skip
     assert optimizer.cooldown_start(config) == (8 if cooldown else 10)
     rule, rates = optimizer.make_optimizer(config), {}

@@ -328,7 +328,7 @@ def test_training_stops_at_the_first_loss_that_is_no_number(script, monkeypatch,
     monkeypatch.setattr(runs, "ScoreAndSave", Counting)
     status, _, errors = script(train, "--resume", half_way)
     assert status == 1 and len(errors.splitlines()) == 1
-    assert "no longer a number in epoch 3" in errors and "--learning-rate" in errors
+    assert "no longer a number in epoch 3" in errors and "--muon-learning-rate" in errors
     assert batches == [0]  # of two
     assert saved_bytes(half_way) == before
 
