@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-from extras import page, pictures, sources
+from extras import page, pictures
 import predict
 
 FRAMES_PER_SECOND = 5
@@ -116,19 +116,19 @@ def main():
         raise InputError("--format mp4 needs two more packages: pip install imageio av")
     if arguments.format == "mp4" and arguments.page:
         raise InputError("--page shows GIFs: leave --format mp4 out")
-    model, videos, indices, _ = predict.open_request(request, usual_count=4)
-    prediction = [
-        predict.forecast(request, model, batch[:, : request.context])
-        for batch in sources.batches(videos, indices, request.horizon, verbose=1)
-    ]
-    prediction = np.concatenate(prediction)  # (videos, horizon, height, width, channels)
-    context, truth = np.split(videos[indices], [request.context], axis=1)
+    with cli.folder_lock(request.out):
+        animate(request, arguments.format, arguments.page)
+
+
+def animate(request, format, with_page):
+    """Forecast what a `Request` names, and draw it, in a folder that no other process uses."""
+    context, truth, prediction, indices, _ = predict.forecast(request, usual_count=4)
     name = Path(request.data).stem
-    write = {"gif": write_gif, "mp4": write_mp4}[arguments.format]
+    write = {"gif": write_gif, "mp4": write_mp4}[format]
     animations, stills = [], []
     for video, index in enumerate(indices):
         frames = side_by_side(context[video], truth[video], prediction[video])
-        animations.append(request.out / f"{name}-{index:04d}.{arguments.format}")
+        animations.append(request.out / f"{name}-{index:04d}.{format}")
         stills.append(frames[-1])
         write(animations[-1], frames)
         print(animations[-1])
@@ -136,7 +136,7 @@ def main():
     with atomic_write(path) as temporary:
         pictures.forecast_strip(context, truth, prediction).save(temporary)
     print(path)
-    if arguments.page:
+    if with_page:
         path = request.out / "index.html"
         milliseconds = {"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST}
         page.write_page(

@@ -169,7 +169,7 @@ class EvaluationVideos:
     """The fixed validation or test set. Videos are made when they are indexed: `videos[[3, 14]]`.
 
     The two sets share no digit: validation takes every other one of MNIST's 10,000 test digits,
-    and test takes the rest. (Every other one, since the first 5,000 are cleaner than the last 5,000.)
+    and test takes the rest. (Not one half each: the first 5,000 are cleaner than the last 5,000.)
 
     Args:
         split: "validation" or "test".

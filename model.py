@@ -20,9 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from extras import motion
-
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+from extras import compiling, motion
 
 
 @keras.saving.register_keras_serializable("next_frame")
@@ -95,7 +93,7 @@ class ConvLSTMStack(keras.layers.Layer):
         return x, new_states
 
 
-class NextFrameModel(keras.Model):
+class NextFrameModel(compiling.Model):
     """What all models share: a loop over `step` that reads a video.
 
     A subclass gives `initial_states(batch, height, width)` and `step(frame, states, training)`.
@@ -111,9 +109,6 @@ class NextFrameModel(keras.Model):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.architecture = architecture
         self.channels = architecture["channels"]
-        # TensorFlow's own kernels are several times faster than XLA's on a CPU, and XLA takes
-        # minutes to compile an unrolled video. JAX has nothing but XLA.
-        self.supports_jit = not ON_TENSORFLOW
 
     def get_config(self):
         # Keras rebuilds a saved model from these arguments.
@@ -162,25 +157,6 @@ class NextFrameModel(keras.Model):
             all_states.append(states)
         return ops.stack(predictions, axis=1), all_states
 
-    # The loop above needs the number of frames, and TensorFlow gives it up once it has seen two
-    # numbers. So each call of `fit`, `evaluate` and `predict` compiles anew.
-    def make_train_function(self, force=False):
-        super().make_train_function(force or ON_TENSORFLOW)
-
-    def make_test_function(self, force=False):
-        super().make_test_function(force or ON_TENSORFLOW)
-
-    def make_predict_function(self, force=False):
-        return super().make_predict_function(force or ON_TENSORFLOW)
-
-    @functools.cached_property
-    def compiled_steps(self):
-        """For each height and width: `step`, compiled; filled by `rollout`.
-
-        Made on first use, because Keras would save models that it finds in __init__.
-        """
-        return {}
-
 
 @keras.saving.register_keras_serializable("next_frame")
 class KerasExample(NextFrameModel):
@@ -221,7 +197,7 @@ class KerasExample(NextFrameModel):
         return self.paint_head(x), [first_state, second_state, third_state]
 
 
-# At the start all displacements are equally likely, which blurs. A larger scale lets one win sooner.
+# At the start all displacements are equally likely, which blurs. This lets one win sooner.
 LOGIT_SCALE = 3.0
 # The gate starts at sigmoid(2) = 0.88: mostly moving, little painting.
 GATE_BIAS = 2.0
@@ -231,13 +207,15 @@ GATE_BIAS = 2.0
 class Forecaster(NextFrameModel):
     """A U of residual ConvLSTM2D layers whose two heads move pixels and paint them.
 
-    frame 64x64 -> encoder 32x32 -> stack 16x16 -> stack 8x8 -> stack 16x16 -> decoder 32x32 -> heads
+    frame 64x64 -> encoder 32x32 -> stack 16x16 -> stack 8x8 -> stack 16x16 -> decoder 32x32
+    -> heads 64x64
 
     A strided encoder leads to ConvLSTM2D layers at a quarter of the frame's size, and to wider
     ones at an eighth, which see farther; then it goes back up. One head moves the frame's pixels
     to where they will be next, the other paints what is new, and a gate blends the two pixel by
     pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
-    over the frames before (extras/motion.py). Comments give the sizes for frames of 64x64.
+    over the frames before (extras/motion.py); without it the error on Moving MNIST was 84.7
+    instead of 66.0 (benchmarks/README.md). Comments give the sizes for frames of 64x64.
 
     Args:
         channels: of a frame: 1 grey, 3 colour.
@@ -389,18 +367,6 @@ class Forecaster(NextFrameModel):
         return next_frame[:, :height, :width], states
 
 
-class OneStep(keras.Model):
-    """One step as a model of its own, for `predict_on_batch` to compile: Keras compiles models."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.compile()
-
-    def call(self, inputs):
-        return self.model.step(inputs["frame"], inputs["states"])
-
-
 def rollout(model, context, horizon):
     """Forecast: read the context, then go on from the model's own predictions.
 
@@ -417,11 +383,10 @@ def rollout(model, context, horizon):
     Raises:
         InputError: the frames have another number of channels than the model.
     """
-    check_channels(model, context.shape)
-    batch, frames, height, width, _ = context.shape
-    if (height, width) not in model.compiled_steps:
-        model.compiled_steps[height, width] = OneStep(model).predict_on_batch
-    step = model.compiled_steps[height, width]
+    batch, frames, height, width, channels = context.shape
+    if channels != model.channels:
+        raise InputError(f"frames have {channels} channels; this model is for {model.channels}")
+    step = compiling.compiled_step(model, height, width)
     states = model.initial_states(batch, height, width)
     predictions = []
     for n in range(frames + horizon - 1):
@@ -430,11 +395,3 @@ def rollout(model, context, horizon):
         if n >= frames - 1:  # the last frame of the context already gives the first prediction
             predictions.append(prediction)
     return np.stack(predictions, axis=1)
-
-
-def check_channels(model, videos_shape):
-    """Raise an InputError unless a model is for videos of this shape."""
-    if videos_shape[-1] != model.channels:
-        raise InputError(
-            f"frames have {videos_shape[-1]} channels; this model is for {model.channels}"
-        )

@@ -44,8 +44,7 @@ from extras import clips, devices, motion, optimizer, runs, sources, trackers
 
 
 # A loss takes the real and the predicted frames, both (batch, frames - 1, height, width, channels).
-# Who means over the pixels, instead of a sum, should lower --motion-weight: the motion's loss is a
-# sum, too.
+# If it averages over pixels, lower --motion-weight: the motion's loss is a sum over pixels.
 
 
 def squared_error(y, prediction):
@@ -83,7 +82,7 @@ class Config:
     fps: PositiveFloat | None = None
     """Own video files: frames a second to sample, by their time stamps."""
     channels: tyro.conf.Fixed[Literal[1, 3]] = 1
-    """Of a frame: 1 grey, 3 colour. Follows from the data, or from the weights of --init."""
+    """Of a frame: 1 grey, 3 colour. Follows from the data."""
 
     # Training
     epochs: PositiveInt = 6
@@ -102,8 +101,8 @@ class Config:
     """Initial weights, training videos and scheduled sampling follow from it."""
     validation_videos: PositiveInt = 200
     """Validation videos to forecast after each epoch; all, if own clips have fewer."""
-    init: tyro.conf.Fixed[str] = "none"
-    """The weights that training started from; see `Start`."""
+    init: str | None = None
+    """A .keras file or a run's folder whose weights to start from; --config takes its size."""
 
     # The model
     model: Literal["forecaster", "keras-example"] = "forecaster"
@@ -140,10 +139,10 @@ class Config:
     """Steps over which the learning rates rise from zero."""
     cooldown: float = pydantic.Field(0.4, ge=0, le=1)
     """Share of the epochs in which the learning rates fall to zero (Hagele et al. 2024)."""
-    clip_norm: NonNegativeFloat = 1.0
+    global_clipnorm: NonNegativeFloat = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
-    average: float = pydantic.Field(0.999, ge=0, lt=1)
-    """Momentum of the moving average of the weights, which is what is saved; 0: none."""
+    average: bool = True
+    """Score and save a moving average of the weights (Shamir and Zhang 2013)."""
 
 
 PRESETS = {
@@ -161,7 +160,6 @@ PRESETS = {
         epochs=5,
         sampling_epochs=2,
         validation_videos=40,
-        average=0.99,
         warmup_steps=20,
     ),
     # Two CPU cores.
@@ -188,8 +186,8 @@ PRESETS = {
         muon_learning_rate=0.0,
         warmup_steps=0,
         cooldown=0.0,
-        clip_norm=0.0,
-        average=0.0,
+        global_clipnorm=0.0,
+        average=False,
     ),
 }
 
@@ -223,8 +221,9 @@ class ClosedLoop(keras.Model):
 
     {"videos": x, "real_mask": which of its frames to use} -> {"frames": the predictions}, and, if
     motion is measured, "motion": logits of the predicted motion, for blocks of 4x4 pixels, (batch,
-    frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)). The losses are over all frames - 1
-    predictions, those within the context too; scores count only those after it.
+    frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)), height and width being those of
+    padded frames. The losses are over all frames - 1 predictions, those within the context too;
+    scores count only those after it.
     """
 
     def __init__(self, model, config):
@@ -288,12 +287,14 @@ class ClosedLoopVideos(data.MovingMNIST):
         else:
             rng = np.random.default_rng([data.TRAINING, *seeds])
             videos = self.windows[rng.integers(len(self.windows), size=config.batch_size)]
-        x, y = data.shift_frames(videos[rows])
+        videos = data.to_float(videos[rows])
+        x, y = data.shift_frames(videos)
         real_mask = np.ones((config.batch_size, config.frames - 1), bool)
         if not config.teacher_forcing:
             batches_done = self.epoch * config.steps_per_epoch + index
             sampling_batches = config.sampling_epochs * config.steps_per_epoch
-            probability = 1 - min(1, batches_done / max(1, sampling_batches))
+            is_over = batches_done >= sampling_batches
+            probability = 0 if is_over else 1 - batches_done / sampling_batches
             rng = np.random.default_rng([data.SAMPLING, *seeds])
             # Beyond the context each frame is real with this probability; after the first that is
             # not, none is: the model goes on by itself, as it must when it forecasts.
@@ -302,7 +303,7 @@ class ClosedLoopVideos(data.MovingMNIST):
         targets = {"frames": y}
         if has_motion_loss(config):
             # Keras hands targets to a loss, and `motion.cross_entropy` measures the videos itself.
-            targets["motion"] = np.concatenate([x[:, :1], y], axis=1)
+            targets["motion"] = videos
         return {"videos": x, "real_mask": real_mask[rows]}, targets
 
 
@@ -324,9 +325,8 @@ def train(config, folder, resume=False, log=None, distribution=None):
         Failure: the loss became infinite or not a number.
     """
     folder = Path(folder)
-    sources.check(config)
+    sources.check_config(config)
     trackers.check_installed(log)
-    build_model(config)  # a bad config should fail before there is a folder
     with runs.own_folder(folder, resume):
         fit(config, folder, resume, log, distribution)
 
@@ -335,9 +335,7 @@ def fit(config, folder, resume, log, distribution):
     """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
-    # Weights for colour need colour, but those for grey frames fit both: then the clips decide.
-    required = config.channels if resume or config.channels == 3 else None
-    windows, validation, channels = sources.training_sets(config, folder, required, distribution)
+    windows, validation, channels = sources.training_sets(config, folder, distribution)
     config = dataclasses.replace(config, channels=channels)
 
     keras.utils.set_random_seed(config.seed)
@@ -353,7 +351,7 @@ def fit(config, folder, resume, log, distribution):
             print(f"All its {epoch} epochs are done. Start another run from it: --init {folder}")
             return
     else:
-        if config.init != "none":
+        if config.init:
             runs.copy_weights(runs.load_model(config.init), model)
         runs.start(folder, config, closed_loop, here)
 
@@ -363,24 +361,23 @@ def fit(config, folder, resume, log, distribution):
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     training = ClosedLoopVideos(config, epoch, windows)
-    with cli.polite_ctrl_c() as asked_to_stop:
-        # The moving average of the weights forecasts better than the weights, so it has a model of
-        # its own, which is scored after each epoch, and saved.
-        averaged = build_model(config)
+    # The moving average of the weights forecasts better than the weights, so it has a model of its
+    # own, which is scored after each epoch, and saved.
+    averaged = build_model(config)
+    with cli.polite_ctrl_c() as asked_to_stop, devices.distribution_scope(distribution):
         score_and_save = runs.ScoreAndSave(
-            folder, config, model, averaged, log_rows, asked_to_stop, training, validation
+            folder, config, averaged, log_rows, asked_to_stop, training, validation
         )
         callbacks = [score_and_save]
         if log and devices.process == 0:
             callbacks.append(trackers.TRACKERS[log](folder, config))
-        with devices.distribution_scope(distribution):
-            closed_loop.fit(
-                training,
-                shuffle=False,  # all videos are random already, and --resume needs their order
-                initial_epoch=epoch,
-                epochs=config.epochs,
-                callbacks=callbacks,
-            )
+        closed_loop.fit(
+            training,
+            shuffle=False,  # all videos are random already, and --resume needs their order
+            initial_epoch=epoch,
+            epochs=config.epochs,
+            callbacks=callbacks,
+        )
 
 
 # The command line -------------------------------------------------------------------------------
@@ -396,8 +393,6 @@ class Start:
     """The new run's folder; runs/PRESET if it is left out."""
     resume: Path | None = None
     """Go on with the run in this folder, as it is; only --epochs may be given anew."""
-    init: str | None = None
-    """A .keras file or a run's folder whose weights, and size, to start from; or none."""
     config: Path | None = None
     """A run's folder or config.json to take all defaults from: it repeats the run."""
     log: Literal[tuple(trackers.TRACKERS)] | None = None
@@ -411,28 +406,11 @@ class Arguments:
     devices: devices.Devices
 
 
-def defaults_of(start):
-    """The `Config` from which the defaults of all hyperparameters come."""
-    source = start.resume or start.config
-    config = runs.read_config(source, Config) if source else PRESETS[start.preset]
-    init = start.init or config.init
-    if init == "none" or start.resume:
-        return dataclasses.replace(config, init=init)
-    # A run that is repeated has kept a copy of the weights that it started from.
-    copy = source and (source if source.is_dir() else source.parent) / "init.keras"
-    if not start.init and copy and copy.exists():
-        init = str(copy)
-    model = runs.load_model(init)
-    name = "keras-example" if isinstance(model, models.KerasExample) else "forecaster"
-    shape = {"model": name, "channels": model.channels, **model.architecture}
-    del shape["precision"]  # any precision can go on from any weights
-    return dataclasses.replace(config, init=str(Path(init).absolute()), **shape)
-
-
 def main():
     # First read which preset or run is meant; then read all options, with its values as defaults.
     start, _ = tyro.cli(Start, return_unknown_args=True, add_help=False)
-    defaults = defaults_of(start)
+    source = start.resume or start.config
+    defaults = runs.read_config(source, Config) if source else PRESETS[start.preset]
     arguments = tyro.cli(
         Arguments,
         default=Arguments(start, defaults, devices.Devices()),
@@ -451,6 +429,8 @@ def main():
         raise InputError("--config needs a new folder: --run DIR")
     if config.data != data.MOVING_MNIST:
         config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
+    if config.init:
+        config = dataclasses.replace(config, init=str(Path(config.init).absolute()))
     folder = start.resume or start.run or Path("runs") / start.preset
     distribution = devices.start(arguments.devices, config.batch_size)
     train(config, folder, bool(start.resume), start.log, distribution)

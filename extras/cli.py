@@ -149,8 +149,9 @@ def folder_lock(folder):
     The operating system drops the lock when a process ends, in whatever way it ends.
 
     Raises:
-        InputError: another process is in there.
+        InputError: another process is in there, or nothing can be written there.
     """
+    make_folder(folder)
     try:
         with filelock.FileLock(Path(folder) / ".lock", timeout=0):
             for leftover in list(Path(folder).rglob(f"{UNFINISHED}*")):

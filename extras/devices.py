@@ -7,8 +7,8 @@
 Skip this file until you have more than one. Data parallelism, by `keras.distribution` on the JAX
 backend: every device holds the whole model and takes its share of a batch, and the gradients are
 averaged over all of them. What is trained depends on the batch, and not on how many devices share
-it. The processes of a run are equals: each makes its own share of the videos and forecasts the
-same validation videos. Process 0 alone writes and prints.
+it. The processes of a run are equals: each draws the whole batch and keeps its share, and forecasts
+the same validation videos. Process 0 alone writes and prints.
 """
 
 import contextlib

@@ -18,18 +18,13 @@ from keras import ops
 
 BLOCK = 4  # pixels; motion is measured once for each block of 4x4 pixels
 
-# Around each block a window of 16x16 pixels is compared. Windows of 8x8 fit in several places
-# (the right displacement of a lone digit in 85% of blocks, against 99.8%), and larger ones
-# often hold two things that move differently.
-WINDOW = 16
-
 # How sharply differences tell displacements apart: exp(-SHARPNESS * difference), where 1 is the
 # difference between windows that have nothing in common. With 80 the right displacement of a
 # lone digit gets a probability of 0.98, with 20 of 0.79.
 SHARPNESS = 80.0
 
-# Below this variance a window is taken as even. (Compression alone leaves about 1e-4.)
-EVEN = 1e-3
+# Below this variance a window is taken as textureless. (Compression alone leaves about 1e-4.)
+TEXTURELESS = 1e-3
 
 
 def pad_frames(frames, height, width):
@@ -59,8 +54,8 @@ def block_matching(frame, previous_frame, radius):
         radius: R, the farthest displacement along each axis, in pixels.
 
     Returns:
-        Vertical and horizontal, (batch, height / 4, width / 4, 2 (2 R + 1)). In an even area,
-        where nothing can be measured, all are alike.
+        Vertical and horizontal, (batch, height / 4, width / 4, 2 (2 R + 1)). In a
+        textureless area, where nothing can be measured, all are alike.
     """
     frame, previous_frame = (
         ops.stop_gradient(ops.mean(image, axis=-1, keepdims=True))
@@ -79,20 +74,25 @@ def block_matching(frame, previous_frame, radius):
     difference = window_mean(ops.square(displaced - pixels))  # (batch, height / 4, width / 4, ...)
     variance = window_mean(ops.square(pixels)) - ops.square(window_mean(pixels))
     # Two windows of this variance that have nothing in common differ by twice as much.
-    difference = difference / (2 * variance + EVEN)
+    difference = difference / (2 * variance + TEXTURELESS)
     probability = ops.softmax(-SHARPNESS * difference)
     probability = ops.reshape(probability, (-1, *difference.shape[1:3], count, count))
     return ops.concatenate([ops.sum(probability, axis=4), ops.sum(probability, axis=3)], axis=-1)
 
 
 def window_mean(values):
-    """Mean over the window of each block, of every second pixel: half the height and width."""
+    """Mean over the window of each block, of every second pixel: half the height and width.
+
+    A window is 16x16 pixels around its block. Windows of 8x8 fit in several places (the right
+    displacement of a lone digit in 85% of blocks, against 99.8%), and larger ones often hold two
+    things that move differently.
+    """
     values = ops.average_pool(values, 4, strides=2, padding="same")
     return ops.average_pool(values, 3, strides=1, padding="same")
 
 
 def contrast(frame):
-    """Standard deviation of each block's pixels: (batch, height / 4, width / 4, 1).
+    """RMS contrast, the standard deviation of each block's pixels: (batch, height / 4, width / 4, 1).
 
     What has no contrast shows no motion. Bright on dark and dark on bright have the same.
     """

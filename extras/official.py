@@ -11,6 +11,7 @@ from extras import cli
 
 import keras
 import numpy as np
+import tyro
 
 URL = "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
 SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
@@ -62,4 +63,4 @@ def load(path=PATH):
 
 
 if __name__ == "__main__":
-    cli.run(download)
+    cli.run(lambda: tyro.cli(download))

@@ -11,14 +11,14 @@ from keras import ops
 
 MOMENTUM = 0.95  # Muon's (Jordan et al. 2024)
 
-# The average's momentum is at most step / (step + 9), so that it forgets the random start; one of
-# 0.999 is reached after 9,000 steps. (tf.train.ExponentialMovingAverage with `num_updates`.)
-AVERAGE_WARMUP = 9
+# Polynomial-decay averaging (Shamir and Zhang 2013, section 4): the weights of step s count about
+# s^8, so it averages the last tenth of the steps, however many there are.
+AVERAGE_DECAY = 9
 
 
 @keras.saving.register_keras_serializable("next_frame")
 class ConvolutionMuon(keras.optimizers.Muon):
-    """Keras's Muon for convolution kernels, too, and an average of the weights that warms up.
+    """Keras's Muon for convolution kernels, too, and another moving average of the weights.
 
     Keras sends every kernel that is not two-dimensional to Adam. Here a convolution's kernel
     (height, width, in, out) takes Muon's step as the matrix (height * width * in, out), as in
@@ -41,7 +41,7 @@ class ConvolutionMuon(keras.optimizers.Muon):
 
     def _update_model_variables_moving_average(self, trainable_variables):
         step = ops.cast(self.iterations, "float32")
-        momentum = ops.minimum(self.ema_momentum, step / (step + AVERAGE_WARMUP))
+        momentum = step / (step + AVERAGE_DECAY)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
             average.assign(momentum * average + (1 - momentum) * variable)
 
@@ -100,7 +100,6 @@ def make_optimizer(config):
         weight_decay=config.weight_decay if muon else None,
         momentum=MOMENTUM,
         nesterov=True,
-        global_clipnorm=config.clip_norm or None,
-        use_ema=config.average > 0,
-        ema_momentum=config.average or 0.99,  # Keras checks it even without an average
+        global_clipnorm=config.global_clipnorm or None,
+        use_ema=config.average,
     )

@@ -39,7 +39,7 @@ import model as models
 from extras import cli, devices, pictures, sources
 from extras.optimizer import cooldown_start, learning_rate
 
-CHECKPOINT = "checkpoint.keras"
+CHECKPOINT, INIT = "checkpoint.keras", "init.keras"
 EARLIER_COMMIT = "4faf66b"  # the last one with other models and other fields in a config
 
 
@@ -99,7 +99,10 @@ def copy_weights(source, model):
                     value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
             values[n] = value
     if [value.shape for value in values] != [tuple(weight.shape) for weight in model.weights]:
-        raise InputError("--init does not fit the options that shape the model: leave those out")
+        raise InputError(
+            "--init: these weights are of a model of another size, or for colour: --config RUN takes "
+            "the size of a run"
+        )
     model.set_weights(values)
 
 
@@ -142,20 +145,28 @@ def read_config(path, kind=dict):
     if not path.exists():
         raise InputError(f"there is no run with {path}: name the folder of one")
     fields = read_json(path, dict)
-    if "layers" in fields:  # `depths`, since then
-        try:
-            commit = read_json(path.with_name("environment.json"), list)[-1]["commit"]
-        except (InputError, LookupError, TypeError):
-            commit = EARLIER_COMMIT
-        raise InputError(
-            f"{path} is of an earlier version: `git checkout {commit}` goes on with it"
-        )
+    if fields.get("init"):
+        fields["init"] = str(path.parent.absolute() / fields["init"])
     try:
         return kind(**fields)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is no config of this version: {field}: {first['msg']}") from None
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] != "unexpected_keyword_argument":
+        raise InputError(f"{path} is no config of this version: {field}: {first['msg']}")
+    try:
+        commit = read_json(path.with_name("environment.json"), list)[-1]["commit"]
+    except (InputError, LookupError, TypeError):
+        commit = EARLIER_COMMIT
+    raise InputError(
+        f"{path} is of an earlier version ({field}): `git checkout {commit}` goes on with it"
+    )
+
+
+def write_config(folder, config):
+    """Write a `train.Config`; the weights that a run started from are those that it has kept."""
+    fields = dataclasses.asdict(config)
+    write_json(folder / "config.json", {**fields, "init": INIT if config.init else None})
 
 
 def read_log(folder, epochs):
@@ -228,7 +239,6 @@ def own_folder(folder, resume):
     if devices.process > 0:
         yield
         return
-    cli.make_folder(folder)
     with cli.folder_lock(folder):
         if not resume and (folder / "config.json").exists():
             raise InputError(
@@ -258,13 +268,13 @@ def start(folder, config, closed_loop, here):
     """
     if devices.process > 0:
         return
-    if config.init != "none":
-        with atomic_write(folder / "init.keras") as path:
+    if config.init:
+        with atomic_write(folder / INIT) as path:
             closed_loop.model.save(path)
     with atomic_write(folder / CHECKPOINT) as path:
         closed_loop.save(path)
     write_json(folder / "environment.json", [here])
-    write_json(folder / "config.json", dataclasses.asdict(config))  # now it is a run
+    write_config(folder, config)  # now it is a run
 
 
 def resume(folder, planned, config, closed_loop, here):
@@ -292,7 +302,7 @@ def resume(folder, planned, config, closed_loop, here):
         )
     if devices.process == 0:
         starts = read_json(folder / "environment.json", list)
-        write_json(folder / "config.json", dataclasses.asdict(config))
+        write_config(folder, config)
         write_json(folder / "environment.json", [*starts, here])
     return epoch, rows
 
@@ -326,8 +336,7 @@ class ScoreAndSave(keras.callbacks.Callback):
     Args:
         folder: the run folder.
         config: a `Config` of train.py.
-        trained: the model in training.
-        averaged: another one like it.
+        averaged: a model like the one in training.
         rows: those of log.csv, one for each epoch so far.
         asked_to_stop: a function that tells whether Ctrl-C was pressed.
         training: the `data.MovingMNIST` that `fit` is given; it is told each epoch.
@@ -337,13 +346,10 @@ class ScoreAndSave(keras.callbacks.Callback):
 
     async_safe = True  # Keras then does not wait for each batch before it starts the next
 
-    def __init__(
-        self, folder, config, trained, averaged, rows, asked_to_stop, training, validation
-    ):
+    def __init__(self, folder, config, averaged, rows, asked_to_stop, training, validation):
         super().__init__()
         self.folder = folder
         self.config = config
-        self.trained = trained
         self.averaged = averaged
         self.rows = rows
         self.asked_to_stop = asked_to_stop
@@ -359,7 +365,7 @@ class ScoreAndSave(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs):
         if self.asked_to_stop():
             raise KeyboardInterrupt
-        self.check_number(logs["loss"])
+        self.check_finite(logs["loss"])
 
     def on_epoch_end(self, epoch, logs):
         with devices.distribution_scope(None):  # scoring and saving wait for no other process
@@ -368,7 +374,7 @@ class ScoreAndSave(keras.callbacks.Callback):
     def score_and_save(self, epoch, logs):
         self.copy_averaged_weights()
         error, samples = self.forecast()
-        self.check_number(error.mean())  # the last step may have spoilt the weights
+        self.check_finite(error.mean())  # the last step may have spoilt the weights
         best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
         steps = (epoch + 1) * self.config.steps_per_epoch
         rate = learning_rate(self.config)
@@ -394,15 +400,16 @@ class ScoreAndSave(keras.callbacks.Callback):
             pictures.forecast_strip(*samples).save(path)
         self.save(best)
 
-    def check_number(self, loss):
+    def check_finite(self, loss):
         if not np.isfinite(loss):
             raise Failure(
                 f"the loss is no longer a number in epoch {len(self.rows) + 1}; {self.folder} "
-                "keeps the weights before it. Try a lower --muon-learning-rate or --adam-learning-rate"
+                "keeps the weights before it. Try a lower --muon-learning-rate or "
+                "--adam-learning-rate"
             )
 
     def copy_averaged_weights(self):
-        self.averaged.set_weights(self.trained.get_weights())
+        self.averaged.set_weights(self.model.model.get_weights())  # of `ClosedLoop.model`
         optimizer = self.model.optimizer
         if optimizer.use_ema:
             averages = optimizer._model_variables_moving_average

@@ -1,4 +1,4 @@
-"""Where videos come from: Moving MNIST, the official file, own clips. Open it to add another source.
+"""Where videos come from: Moving MNIST, the official file, own clips. Open it to add a source.
 
 The rest of the product sees arrays of videos, or objects that are indexed like them.
 """
@@ -19,25 +19,17 @@ BATCH_VALUES = 2**25
 CLIP_OPTIONS = {"value_range": None, "axes": None, "stride": 1, "fps": None}  # and defaults
 
 
-def check(config):
+def check_config(config):
     """Raise an InputError, with the remedy, for fields of a config that do not fit together."""
     if config.frames <= config.context:
         raise InputError(
             f"--frames {config.frames} leaves nothing to predict after --context {config.context}"
         )
     height, width = clips.height_and_width(config.size)
-    if config.data == data.MOVING_MNIST:
-        if height != width or height < data.DIGIT_SIZE:
-            raise InputError(
-                f"--size {height} {width}: Moving MNIST is square, and at least {data.DIGIT_SIZE}"
-            )
-        if config.channels != 1:
-            raise InputError("Moving MNIST is grey; --init names weights for colour")
-        if config.validation_videos > data.EVALUATION_VIDEOS:
-            raise InputError(
-                f"--validation-videos {config.validation_videos}: there are "
-                f"{data.EVALUATION_VIDEOS:,}"
-            )
+    if config.data == data.MOVING_MNIST and (height != width or height < data.DIGIT_SIZE):
+        raise InputError(
+            f"--size {height} {width}: Moving MNIST is square, and at least {data.DIGIT_SIZE}"
+        )
     if config.motion_radius > min(height, width):
         raise InputError(f"--motion-radius {config.motion_radius}: frames are smaller than that")
     if config.model == "keras-example" and config.remat:
@@ -46,13 +38,12 @@ def check(config):
         )
 
 
-def training_sets(config, folder, channels, distribution):
+def training_sets(config, folder, distribution):
     """Open what to train and to validate on.
 
     Args:
         config: a `Config` of train.py.
         folder: the run folder, which holds converted clips.
-        channels: what own clips are converted to: 1, 3, or None for those that they have.
         distribution: what `devices.start` returned.
 
     Returns:
@@ -73,7 +64,7 @@ def training_sets(config, folder, channels, distribution):
         devices.barrier(distribution)  # process 0 has converted the clips
         if not (folder / clips.DESCRIPTION).exists():
             raise InputError(f"{folder} must be a folder that all hosts share, with --data")
-    opened = open_clips_of_run(folder, vars(config), channels)
+    opened = open_clips_of_run(folder, vars(config), channels=None)
     if devices.process == 0:
         devices.barrier(distribution)
     training, validation = clips.split_clips(opened.spans, config.frames)
@@ -108,7 +99,7 @@ def refuse_clip_options(options):
 
 
 def open_videos(request, model, run):
-    """Open the videos that a request names; see `predict.open_request`.
+    """Open the videos that a request names; see `predict.forecast`.
 
     Args:
         request: a `predict.Request`.
