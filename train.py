@@ -327,11 +327,12 @@ def train(config, folder, resume=False, log=None, distribution=None):
     folder = Path(folder)
     sources.check_config(config)
     trackers.check_installed(log)
+    given = runs.load_model(config.init) if config.init and not resume else None
     with runs.own_folder(folder, resume):
-        fit(config, folder, resume, log, distribution)
+        fit(config, folder, given, resume, log, distribution)
 
 
-def fit(config, folder, resume, log, distribution):
+def fit(config, folder, given, resume, log, distribution):
     """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
@@ -348,11 +349,14 @@ def fit(config, folder, resume, log, distribution):
             folder, runs.read_config(folder, Config), config, closed_loop, here
         )
         if epoch == config.epochs:
-            print(f"All its {epoch} epochs are done. Start another run from it: --init {folder}")
+            print(
+                f"All its {epoch} epochs are done. Start another run from its weights: "
+                f"--config {folder} --init {folder} --run OTHER"
+            )
             return
     else:
-        if config.init:
-            runs.copy_weights(runs.load_model(config.init), model)
+        if given:
+            runs.copy_weights(given, model)
         runs.start(folder, config, closed_loop, here)
 
     print(

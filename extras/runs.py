@@ -298,7 +298,8 @@ def resume(folder, planned, config, closed_loop, here):
     if config != planned and epoch > min(cooldown_start(planned), cooldown_start(config)):
         raise InputError(
             f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning rates "
-            f"should be other ones by now. Start another run from its weights: --init {folder}"
+            f"should be other ones by now. Start another run from its weights: --config {folder} "
+            f"--init {folder} --run OTHER"
         )
     if devices.process == 0:
         starts = read_json(folder / "environment.json", list)

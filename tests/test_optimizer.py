@@ -1,6 +1,7 @@
 """One step of the optimizer, the average of the weights, and the learning rates."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import train
 from extras import optimizer
 from helpers import SMALL, array
 
-FIRST_STEP = dataclasses.replace(SMALL, warmup_steps=0, average=0.0, clip_norm=0.0)
+FIRST_STEP = dataclasses.replace(SMALL, warmup_steps=0, average=False, global_clipnorm=0.0)
 
 
 def first_step(config, gradient):
@@ -56,15 +57,18 @@ def test_muon_is_kept_from_the_first_convolution_and_the_heads():
     assert adam == {"encoder", "block_motion_head", "pixel_motion_head", "paint_head"}
 
 
-def test_the_average_of_the_weights_warms_up():
+def test_the_weights_are_averaged_with_polynomial_decay():
     weight = keras.Variable(np.zeros(1, "float32"))
-    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, average=0.9))
-    expected = 0.0
+    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, average=True))
+    weights = []
     for step in range(100):
         rule.apply([np.ones(1, "float32")], [weight])
-        momentum = min(0.9, step / (step + 9))
-        expected = momentum * expected + (1 - momentum) * array(weight)[0]
+        weights.append(array(weight)[0])
         (average,) = rule._model_variables_moving_average
+        # By Shamir and Zhang's product: the weights of step s count s (s + 1) ... (s + 8) - ..., that
+        # is, 9 (s + 1) (s + 2) ... (s + 8) of the whole.
+        shares = [math.prod(range(s + 1, s + 9)) for s in range(step + 1)]
+        expected = np.average(weights, weights=shares)
         assert array(average)[0] == pytest.approx(expected, rel=1e-4)
 
 
@@ -91,7 +95,7 @@ def test_the_learning_rate_rises_stays_and_ends_at_zero(muon, peak, cooldown, ex
 
 def test_gradients_are_clipped_together():
     kernels = [keras.Variable(np.zeros((3, 3, 4, 8), "float32"), name=name) for name in "ab"]
-    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, clip_norm=1.0))
+    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, global_clipnorm=1.0))
     rule.apply([np.full((3, 3, 4, 8), 100.0, "float32") for _ in kernels], kernels)
     momentums = [array(m) for m in rule.variables if tuple(m.shape) == (3, 3, 4, 8)]
     norm = np.linalg.norm([np.linalg.norm(momentum) for momentum in momentums])

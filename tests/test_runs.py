@@ -338,7 +338,7 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(monkeypatch
 
     class Spoiling(runs.ScoreAndSave):
         def copy_averaged_weights(self):
-            self.averaged.set_weights([w * np.nan for w in self.trained.get_weights()])
+            self.averaged.set_weights([w * np.nan for w in self.averaged.get_weights()])
 
     monkeypatch.setattr(runs, "ScoreAndSave", Spoiling)
     with pytest.raises(Failure, match="no longer a number in epoch 3"):
@@ -405,7 +405,6 @@ def test_a_run_of_an_earlier_version_names_the_commit_to_use(
     for line in (
         refused(train, "--resume", tmp_path),
         refused(train, "--config", tmp_path, "--run", tmp_path / "run"),
-        refused(predict, tmp_path, "--out", tmp_path / "out"),
     ):
         assert "of an earlier version" in line
         assert f"git checkout {commit or runs.EARLIER_COMMIT}" in line

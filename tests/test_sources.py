@@ -104,7 +104,8 @@ def test_clips_that_end_with_the_context_are_predicted_and_not_scored(radar_run,
 def test_grey_weights_start_colour_clips(radar_run, script, tmp_path):
     squares = moving_squares()
     np.save(tmp_path / "red.npy", np.stack([squares, squares // 4, squares // 8], axis=-1))
-    arguments = ["--init", radar_run, "--data", tmp_path / "red.npy", "--run", tmp_path / "run"]
+    arguments = ["--config", radar_run, "--init", radar_run, "--run", tmp_path / "run"]
+    arguments += ["--data", tmp_path / "red.npy"]
     few = ["--frames", "6", "--context", "3", "--steps-per-epoch", "2", "--epochs", "1"]
     status, output, errors = script(
         train, *arguments, *few, "--batch-size", "2", "--size", "24", "32"

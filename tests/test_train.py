@@ -117,13 +117,14 @@ def test_the_end_can_be_postponed_until_the_learning_rates_fall(
 def test_training_starts_from_given_weights(script, refused, misread, quick_run, tmp_path):
     init, run = quick_run / "best.keras", tmp_path / "run"
     assert "no such model" in refused(train, "--init", tmp_path / "nothing", "--run", run)
-    line = refused(train, "--init", init, "--filters", 99, "--run", run)
-    assert "--init does not fit" in line
+    assert not run.exists()
+    of_its_size = ["--config", quick_run, "--init", init, "--run", run]
+    line = refused(train, *of_its_size, "--filters", 99)
+    assert "another size" in line and "--config" in line
     assert not (run / "config.json").exists()
-    # The cpu preset, but the model of the file; and learning rates that change nothing.
-    small = "--frames 4 --context 2 --size 32 --batch-size 2 --steps-per-epoch 2 --epochs 1"
-    small += " --validation-videos 3 --muon-learning-rate 1e-9 --adam-learning-rate 1e-9"
-    assert script(train, "--init", init, "--run", run, *small.split())[0] == 0
+    # With learning rates that change nothing.
+    small = "--epochs 1 --muon-learning-rate 1e-9 --adam-learning-rate 1e-9".split()
+    assert script(train, *of_its_size, *small)[0] == 0
     assert_same_weights(init, run / "init.keras")
     given, trained = (runs.load_model(path).get_weights() for path in (init, run / "last.keras"))
     for weights in zip(given, trained, strict=True):
@@ -244,9 +245,10 @@ def test_a_batch_of_clips_follows_from_seed_epoch_and_index_alone():
 
 
 def test_moving_mnist_needs_grey_weights(refused, run_on_clips, tmp_path):
-    line = refused(train, "--init", run_on_clips, "--size", 32, "--run", tmp_path / "run")
-    assert "Moving MNIST is grey" in line
-    assert not (tmp_path / "run").exists()
+    digits = ["--data", "moving-mnist", "--size", 32, "--run", tmp_path / "run"]
+    line = refused(train, "--config", run_on_clips, "--init", run_on_clips, *digits)
+    assert "for colour" in line
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 # What fit is given ------------------------------------------------------------------------
@@ -354,7 +356,7 @@ MISREAD = [
     ("--log mlflow", "tensorboard"),
     ("--epochs 0", "epochs Input should be greater than 0"),
     ("--adam-learning-rate -1", "adam_learning_rate Input should be greater than 0"),
-    ("--clip-norm nan", "clip_norm"),
+    ("--global-clipnorm nan", "global_clipnorm"),
     ("--size x", "--size"),
     ("--size 32 40 48", "size Tuple should have at most 2 items"),
     ("--adam-learning-rate inf", "adam_learning_rate Input should be a finite number"),
@@ -369,7 +371,6 @@ REFUSED = [
     ("--size 24", "at least 28"),
     ("--size 32 40", "square"),
     ("--context 20", "--frames 20 leaves nothing to predict after --context 20"),
-    ("--validation-videos 10001", "there are 10,000"),
     ("--preset keras-example --remat", "not for keras-example"),
     ("--data NOTHING", "no such file"),
 ]
@@ -397,8 +398,8 @@ BAD_FIELDS = [
     ("motion_radius", -1), ("filters", 3.5), ("filters", "many"),
     ("filters", None), ("loss", "mse"), ("model", "?"), ("model", []),
     ("muon_learning_rate", float("nan")), ("adam_learning_rate", float("inf")),
-    ("cooldown", 1.5), ("sampling_epochs", -1), ("average", -0.1), ("average", 1.0),
-    ("seed", -1), ("seed", 2**32), ("clip_norm", -1.0), ("channels", 2), ("init", 3),
+    ("cooldown", 1.5), ("sampling_epochs", -1), ("average", "often"),
+    ("seed", -1), ("seed", 2**32), ("global_clipnorm", -1.0), ("channels", 2), ("init", 3),
     ("size", (0,)), ("size", ()),
 ]  # fmt: skip
 
@@ -443,6 +444,6 @@ def test_help_explains_every_field(script):
     status, output, _ = script(train, "--preset", "gpu", "--help")
     assert status == 0
     for field in dataclasses.fields(train.Config):
-        if field.name not in ("channels", "init"):  # they follow from others
+        if field.name != "channels":  # it follows from the data
             assert option(field.name) in output
     assert "mixed_bfloat16)" in output  # the defaults are those of the preset
