@@ -145,7 +145,7 @@ def read_config(path, kind=dict):
     if not path.exists():
         raise InputError(f"there is no run with {path}: name the folder of one")
     fields = read_json(path, dict)
-    if fields.get("init"):
+    if isinstance(fields.get("init"), str):
         fields["init"] = str(path.parent.absolute() / fields["init"])
     try:
         return kind(**fields)

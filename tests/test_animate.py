@@ -6,6 +6,7 @@ from PIL import Image
 
 import animate
 import data
+from helpers import files_in
 from extras import pictures as drawing
 
 
@@ -55,7 +56,7 @@ def test_gif_loops_and_keeps_its_pixels(tmp_path):
 def test_script_writes_an_animation_for_each_video_and_one_strip(script, trained_run, tmp_path):
     status, output, _ = script(animate, trained_run, "--out", tmp_path)
     assert status == 0
-    written = {str(path) for path in tmp_path.iterdir()}
+    written = {str(tmp_path / name) for name in files_in(tmp_path)}
     assert written == {line for line in output.splitlines() if line.startswith(str(tmp_path))}
     gifs = sorted(tmp_path.glob("*.gif"))
     assert len(gifs) == 4 and len(written) == 5

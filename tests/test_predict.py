@@ -186,10 +186,11 @@ def test_a_full_disk_leaves_the_old_files(script, trained_run, tmp_path, monkeyp
     script(predict, *arguments)
     before = (tmp_path / "predictions.npz").read_bytes()
 
-    def no_space(*_):
+    def no_space(path, **_):
+        path.write_bytes(b"half of a file")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", no_space)
+    monkeypatch.setattr(np, "savez_compressed", no_space)
     status, _, errors = script(predict, *arguments)
     assert status == 1 and "No space left" in errors and len(errors.splitlines()) == 1
     assert (tmp_path / "predictions.npz").read_bytes() == before

@@ -123,7 +123,7 @@ def test_training_starts_from_given_weights(script, refused, misread, quick_run,
     assert "another size" in line and "--config" in line
     assert not (run / "config.json").exists()
     # With learning rates that change nothing.
-    small = "--epochs 1 --muon-learning-rate 1e-9 --adam-learning-rate 1e-9".split()
+    small = ["--epochs", "1", "--muon-learning-rate", "1e-9", "--adam-learning-rate", "1e-9"]
     assert script(train, *of_its_size, *small)[0] == 0
     assert_same_weights(init, run / "init.keras")
     given, trained = (runs.load_model(path).get_weights() for path in (init, run / "last.keras"))
