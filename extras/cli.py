@@ -62,8 +62,8 @@ try:
         import keras
 except (ImportError, ValueError) as error:
     sys.exit(
-        f"Keras cannot start its backend ({error}): pip install -r requirements.txt brings "
-        "TensorFlow; KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax names one that is installed"
+        f"Keras cannot start its backend ({error}): set KERAS_BACKEND to an installed one, "
+        "tensorflow or jax; pip install -r requirements.txt brings TensorFlow"
     )
 if tuple(map(int, keras.__version__.split(".")[:2])) < tuple(map(int, KERAS_NEEDED.split("."))):
     sys.exit(
