@@ -5,6 +5,7 @@ because a backend reads its environment variables once, while it is imported.
 """
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -12,6 +13,21 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+
+# What requirements.txt installs, by the names to import; Keras itself speaks for its backend.
+PACKAGES = ("PIL", "filelock", "keras", "matplotlib", "numpy", "pydantic", "skimage", "tyro")
+
+if sys.version_info < (3, 11):  # noqa: UP036, whoever starts it may have an older one
+    sys.exit(
+        f"this needs Python 3.11 or 3.12, and {sys.executable} is Python {sys.version.split()[0]}: "
+        "make a virtual environment with one of them, as by python3.12 -m venv .venv"
+    )
+missing = [package for package in PACKAGES if not importlib.util.find_spec(package)]
+if missing:
+    sys.exit(
+        f"not installed: {', '.join(missing)}. Activate your virtual environment, or run "
+        f"{sys.executable} -m pip install -r requirements.txt"
+    )
 
 import filelock
 
@@ -46,8 +62,8 @@ try:
         import keras
 except (ImportError, ValueError) as error:
     sys.exit(
-        f"Keras cannot start its backend ({error}): pip install -r requirements.txt, "
-        "or name an installed backend by KERAS_BACKEND"
+        f"Keras cannot start its backend ({error}): set KERAS_BACKEND to an installed one, "
+        "tensorflow or jax; pip install -r requirements.txt brings TensorFlow"
     )
 if tuple(map(int, keras.__version__.split(".")[:2])) < tuple(map(int, KERAS_NEEDED.split("."))):
     sys.exit(

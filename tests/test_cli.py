@@ -1,5 +1,6 @@
 """How scripts start and end: quiet, in one line, after Ctrl-C, and with whole files."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -93,6 +94,29 @@ def test_processes_end_in_status_2_without_a_traceback(tmp_path, environment, co
 
 
 # The start --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code, reason",
+    [
+        ("sys.version_info = (3, 10, 13)", "this needs Python 3.11 or 3.12"),
+        ("sys.modules['tyro'] = sys.modules['skimage'] = None", "not installed: skimage, tyro."),
+    ],
+    ids=["python", "packages"],
+)
+def test_what_must_be_installed_is_named_in_one_line(code, reason):
+    result = python("-c", f"import sys; {code}; import animate")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(reason) and sys.executable in line
+
+
+def test_every_required_package_is_looked_for():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = {line.split(">=")[0] for line in lines if not line.startswith("#")}
+    distributions = importlib.metadata.packages_distributions()
+    found = {distributions[package][0].lower() for package in cli.PACKAGES}
+    assert found == required - {"tensorflow"}  # JAX may take its place
 
 
 def test_a_keras_that_is_too_old_is_named_in_one_line():

@@ -104,7 +104,8 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 VISIT = """
 <script>
   const seen = {
-    width: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    width: innerWidth,
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     mse: [...document.querySelectorAll(".head span")].map(e => e.textContent),
     rows: document.querySelectorAll("tbody tr").length,
     images: [...document.images].filter(i => i.complete && i.naturalWidth).length,
@@ -124,34 +125,42 @@ VISIT = """
   parent.postMessage(JSON.stringify(seen), "*");
 </script>
 """
-# A window cannot be as narrow as a phone, but a frame can.
-PHONE = """
-<body></body>
-<iframe width="WIDTH" height="800" style="border: 0" src="visited.html"></iframe>
-<script>onmessage = message => { document.body.textContent = message.data; }</script>
+# A window cannot be as narrow as a phone, but a frame can. One browser shows both widths.
+FRAMES = """
+<iframe width="390" height="800" src="visited.html"></iframe>
+<iframe width="1280" height="800" src="visited.html"></iframe>
+<script>
+  const seen = [];
+  onmessage = message => {
+    seen.push(message.data);
+    if (seen.length === 2) document.body.textContent = `[${seen}]`;
+  };
+</script>
 """
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_page_in_a_browser(written, tmp_path, width):
-    visited, phone = tmp_path / "visited.html", tmp_path / "phone.html"
+def test_page_in_a_browser(written, tmp_path):
+    visited, frames = tmp_path / "visited.html", tmp_path / "frames.html"
     visited.write_text(written[0].read_text().replace("</html>", VISIT + "</html>"))
-    phone.write_text(PHONE.replace("WIDTH", str(width)))
+    frames.write_text(FRAMES)
     result = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900",
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
          f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
-         phone.as_uri()],
+         frames.as_uri()],
         check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    seen = json.loads(re.search(r"<body>(.*)</body>", result.stdout, re.DOTALL)[1])
-    assert seen["width"] == 0  # nothing to scroll sideways
-    assert all(re.fullmatch(r"MSE \d+\.\d", label) for label in seen["mse"])
-    assert seen["rows"] == 6 + 1 and seen["images"] == 2 * (3 + 1)
-    # One slider moves every tile, and all of them to the same frame.
-    assert seen["frames"] == [
-        ["context 1 of 4", "0%"],
-        ["predicted 1 of 6", "44.4444%"],
-        ["predicted 6 of 6", "100%"],
-    ]
-    assert seen["playing"] == ["Pause", "0"] and seen["paused"] == "Play"
+    both = json.loads(re.search(r"<body>(.*)</body>", result.stdout, re.DOTALL)[1])
+    assert {seen["width"] for seen in both} == {390, 1280}
+    for seen in both:
+        assert seen["overflow"] == 0  # nothing to scroll sideways
+        assert all(re.fullmatch(r"MSE \d+\.\d", label) for label in seen["mse"])
+        assert seen["rows"] == 6 + 1 and seen["images"] == 2 * (3 + 1)
+        # One slider moves every tile, and all of them to the same frame.
+        assert seen["frames"] == [
+            ["context 1 of 4", "0%"],
+            ["predicted 1 of 6", "44.4444%"],
+            ["predicted 6 of 6", "100%"],
+        ]
+        assert seen["playing"] == ["Pause", "0"] and seen["paused"] == "Play"
