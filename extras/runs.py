@@ -64,7 +64,7 @@ def load_model(path):
         if not path.exists():
             raise InputError(f"{folder} has no best.keras: a run has one after its first epoch")
     if not path.exists():
-        raise InputError(f"{path}: no such model")
+        raise InputError(f"{path}: no such model: name the folder of a run, or a .keras file")
     if path.suffix != ".keras":
         raise InputError(f"{path} is not a .keras model: name one, or the folder of a run")
     try:
@@ -143,7 +143,7 @@ def read_config(path, kind=dict):
     if path.suffix != ".json" or path.is_dir():
         path = path / "config.json"
     if not path.exists():
-        raise InputError(f"there is no run with {path}: name the folder of one")
+        raise InputError(f"there is no run with {path}: name the folder of a run")
     fields = read_json(path, dict)
     if isinstance(fields.get("init"), str):
         fields["init"] = str(path.parent.absolute() / fields["init"])
