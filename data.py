@@ -19,7 +19,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from extras.cli import InputError, atomic_write  # first: Keras reads environment variables it sets
+from extras.cli import InputError, atomic_write  # comes before Keras: see extras/cli.py
 from extras import cli, pictures
 
 import keras
@@ -41,7 +41,7 @@ DIGITS_MD5 = {
 }
 
 # One stream of random numbers for each set, so that no two sets can share a video.
-TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: which inputs are real
+TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: see train.py
 EVALUATION_STREAMS = {"validation": VALIDATION, "test": TEST}
 EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file
 
@@ -133,7 +133,10 @@ def move_digits(digits, numbers, frames=20, size=64):
     for n in range(numbers.shape[1]):  # the digits of a video
         place = (video, frame, top[:, n], left[:, n])
         drawn = digits[which[:, n], None]  # (videos, 1, 28, 28)
-        # The part of each frame that is under the digit, (videos, frames, 28, 28).
+        # As in a loop over videos v and frames t:
+        #     part = videos[v, t, top : top + 28, left : left + 28]
+        #     part[:] = np.maximum(part, digit)
+        # All parts have the shape (videos, frames, 28, 28).
         windows[place] = np.maximum(windows[place], drawn)
     return videos[..., None]
 

@@ -9,12 +9,12 @@ training in closed loop and forecasting are that same step with a different answ
 is the next input the real frame, or the model's own prediction?
 
 - `KerasExample` is the stack that the Keras site shows, without its leak.
-- `Forecaster` is a U of residual ConvLSTM2D layers for videos of any kind.
+- `Forecaster` is a U-Net of residual ConvLSTM2D layers for videos of any kind.
 """
 
 import functools
 
-from extras.cli import InputError  # comes before Keras: it sets the backend's environment
+from extras.cli import InputError  # comes before Keras: see extras/cli.py
 
 import keras
 import numpy as np
@@ -53,6 +53,7 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
             self.build((None, None, *frame.shape[1:]))
         cell = self.cell
         h, c = (ops.cast(state, self.compute_dtype) for state in states)
+        # (kernel height, kernel width, channels + filters, 4 filters)
         kernel = ops.concatenate([cell.kernel, cell.recurrent_kernel], axis=2)
         frame_and_h = ops.concatenate([ops.cast(frame, self.compute_dtype), h], axis=-1)
         gates = ops.conv(frame_and_h, ops.cast(kernel, self.compute_dtype), padding="same")
@@ -93,7 +94,7 @@ class ConvLSTMStack(keras.layers.Layer):
         return x, new_states
 
 
-class NextFrameModel(compiling.Model):
+class NextFrameModel(compiling.Model):  # a keras.Model that compiles a loop over frames
     """What all models share: a loop over `step` that reads a video.
 
     A subclass gives `initial_states(batch, height, width)` and `step(frame, states, training)`.
@@ -197,15 +198,16 @@ class KerasExample(NextFrameModel):
         return self.paint_head(x), [first_state, second_state, third_state]
 
 
-# At the start all displacements are equally likely, which blurs. This lets one win sooner.
+# Of the logits of displacements, at the end of `Forecaster.step`. At the start all are equally
+# likely, so a moved pixel is the mean of its neighbours; larger logits part them sooner.
 LOGIT_SCALE = 3.0
-# The gate starts at sigmoid(2) = 0.88: mostly moving, little painting.
+# Of the gate's logit: at first, sigmoid(2) = 88% of a pixel is moved, and 12% painted.
 GATE_BIAS = 2.0
 
 
 @keras.saving.register_keras_serializable("next_frame")
 class Forecaster(NextFrameModel):
-    """A U of residual ConvLSTM2D layers whose two heads move pixels and paint them.
+    """A U-Net of residual ConvLSTM2D layers whose two heads move pixels and paint them.
 
     frame 64x64 -> encoder 32x32 -> stack 16x16 -> stack 8x8 -> stack 16x16 -> decoder 32x32
     -> heads 64x64
@@ -214,8 +216,8 @@ class Forecaster(NextFrameModel):
     ones at an eighth, which see farther; then it goes back up. One head moves the frame's pixels
     to where they will be next, the other paints what is new, and a gate blends the two pixel by
     pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
-    over the frames before (extras/motion.py); without it the error on Moving MNIST was 84.7
-    instead of 66.0 (benchmarks/README.md). Comments give the sizes for frames of 64x64.
+    over the frames before (extras/motion.py). After 7,200 videos of Moving MNIST the error was
+    66.0 with it, and 84.7 without (benchmarks/README.md). Comments give the sizes for 64x64.
 
     Args:
         channels: of a frame: 1 grey, 3 colour.
@@ -259,7 +261,8 @@ class Forecaster(NextFrameModel):
         self.motion_radius = motion_radius
         # Probabilities of -R..R pixels, vertically, then horizontally; 18 for R = 4.
         self.motion_channels = 2 * (2 * motion_radius + 1)
-        # One channel of contrast, then the history, weighted by it; see `motion.advect_history`.
+        # What is known of each block's motion, times the block's contrast, since an even block
+        # shows no motion; and first the contrast itself. See `motion.advect_history`.
         self.carried_channels = 1 + motion_history * self.motion_channels
 
         def convolution(filters, size, strides, name, activation="silu"):
@@ -324,12 +327,14 @@ class Forecaster(NextFrameModel):
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
         x = self.down(skip)  # (batch, 16, 16, filters)
         if self.motion_radius:
-            # From where each block has come, as probabilities: (batch, 16, 16, motion_channels).
-            # Before the first frame there is none: all displacements are equally likely.
+            # From where in the previous frame each block has come, found by comparing its
+            # surroundings: probabilities, (batch, 16, 16, motion_channels). The first frame has no
+            # previous one, so all displacements are equally likely.
             displacement = motion.block_matching(
                 frame, states["previous_frame"], self.motion_radius
             )
-            # The displacements of each block so far, which travel with it:
+            # The displacements so far. They are advected: if a digit has moved by a block, so does
+            # what is known of its motion.
             # (batch, 16, 16, motion_history * motion_channels)
             history, states["carried_history"] = motion.advect_history(
                 frame, displacement, states["carried_history"]
@@ -349,6 +354,7 @@ class Forecaster(NextFrameModel):
         if not self.motion_radius:
             return painted[:, :height, :width], states
 
+        # The history once more, as it was measured.
         block_motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
         for layer in self.motion_hidden:
             block_motion = layer(block_motion)  # (batch, 16, 16, motion_units)
@@ -386,7 +392,7 @@ def rollout(model, context, horizon):
     batch, frames, height, width, channels = context.shape
     if channels != model.channels:
         raise InputError(f"frames have {channels} channels; this model is for {model.channels}")
-    step = compiling.compiled_step(model, height, width)
+    step = compiling.compiled_step(model, height, width)  # model.step, from a dict to NumPy arrays
     states = model.initial_states(batch, height, width)
     predictions = []
     for n in range(frames + horizon - 1):

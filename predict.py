@@ -19,10 +19,12 @@ scores alone. Written to the output folder:
 
 Scores, per predicted frame and averaged over videos, of frames in [0, 1], as papers have them:
 
-    mse, mae          summed over the pixels of a frame, and the channels in colour, although papers
-                      call that a mean; before clipping to [0, 1], which the models never leave
-    psnr              in dB, after clipping; 100 for a perfect frame
-    ssim              after clipping; scikit-image's 7x7 window, data_range=1
+    mse, mae          squared and absolute error, summed over the pixels of a frame (in colour over
+                      the channels, too); papers call that MSE and MAE all the same; before
+                      clipping to [0, 1], which the models never leave
+    psnr              the squared error in dB, after clipping: more is better, 100 is perfect
+    ssim              similarity of structure, after clipping: 1 is perfect; scikit-image's 7x7
+                      window, data_range=1
     ssim_range2       the same with data_range=2: what papers on Moving MNIST report, since
                       scikit-image assumed that range for floats
 """

@@ -9,10 +9,10 @@
     python train.py --config runs/mine --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own predictions,
-as it must when it forecasts. With a probability that falls from 1 to 0 over `sampling_epochs`, the
-next frame beyond the context is still real ("scheduled sampling", Bengio et al. 2015); after the
-first that is not, none is. Gradients flow through the predictions that are fed back. What a run
-leaves in its folder is listed in extras/runs.py.
+as it must when it forecasts. In the first `sampling_epochs` it is helped: each frame after the ten
+is real with a probability that falls from 1 to 0 ("scheduled sampling", Bengio et al. 2015); once
+it has been given its own prediction, it goes on alone to the end. Gradients flow through the
+predictions that are fed back. What a run leaves in its folder is listed in extras/runs.py.
 
 One batch of the `cpu` preset, with its shapes:
 
@@ -28,7 +28,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
-from extras.cli import InputError  # comes before Keras: it sets the backend's environment
+from extras.cli import InputError  # comes before Keras: see extras/cli.py
 from extras import cli
 
 import keras
@@ -44,7 +44,8 @@ from extras import clips, devices, motion, optimizer, runs, sources, trackers
 
 
 # A loss takes the real and the predicted frames, both (batch, frames - 1, height, width, channels).
-# If it averages over pixels, lower --motion-weight: the motion's loss is a sum over pixels.
+# If it averages over pixels, as binary_crossentropy does, divide --motion-weight by their number:
+# the motion's loss is a sum over pixels.
 
 
 def squared_error(y, prediction):
@@ -92,9 +93,9 @@ class Config:
     batch_size: PositiveInt = 8
     """Videos in a batch, on all devices together."""
     muon_learning_rate: NonNegativeFloat = 5e-3
-    """Of all kernels but the first one and the heads' (Jordan et al. 2024); 0: Adam's, too."""
+    """Of Muon, an optimizer for hidden layers' kernels (Jordan et al. 2024); 0: Adam trains all."""
     adam_learning_rate: PositiveFloat = 1e-3
-    """Of all that Adam trains (1e-3: Kingma and Ba 2015)."""
+    """Of Adam, for the first layer, the heads, biases and norms (1e-3: Kingma and Ba 2015)."""
     sampling_epochs: NonNegativeInt = 4
     """Epochs in which the chance that a frame beyond the context is real falls to 0."""
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
@@ -102,7 +103,7 @@ class Config:
     validation_videos: PositiveInt = 200
     """Validation videos to forecast after each epoch; all, if own clips have fewer."""
     init: str | None = None
-    """A .keras file or a run's folder whose weights to start from; --config takes its size."""
+    """A .keras file or a run's folder to take weights from; --config RUN takes its layers, too."""
 
     # The model
     model: Literal["forecaster", "keras-example"] = "forecaster"
@@ -128,13 +129,13 @@ class Config:
 
     # The loss and the optimizer
     loss: Literal[tuple(LOSSES)] = "squared_error"
-    """Between the real and the predicted frames; binary_crossentropy: the Keras example's."""
+    """Between real and predicted frames; binary_crossentropy is a mean over pixels, see LOSSES."""
     motion_weight: NonNegativeFloat = 0.1
     """Weight of the cross-entropy between predicted and measured motion; 0: none."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
     weight_decay: NonNegativeFloat = 0.01
-    """Of what Muon trains; multiplied by the learning rate in each step."""
+    """How much Muon's kernels shrink in a step, times the learning rate."""
     warmup_steps: NonNegativeInt = 100
     """Steps over which the learning rates rise from zero."""
     cooldown: float = pydantic.Field(0.4, ge=0, le=1)
@@ -302,7 +303,7 @@ class ClosedLoopVideos(data.MovingMNIST):
             real_mask[:, config.context :] = np.logical_and.accumulate(real, axis=1)
         targets = {"frames": y}
         if has_motion_loss(config):
-            # Keras hands targets to a loss, and `motion.cross_entropy` measures the videos itself.
+            # The target of the motion's loss: it measures in the real videos how things moved.
             targets["motion"] = videos
         return {"videos": x, "real_mask": real_mask[rows]}, targets
 
@@ -366,7 +367,8 @@ def fit(config, folder, given, resume, log, distribution):
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     training = ClosedLoopVideos(config, epoch, windows)
     # The moving average of the weights forecasts better than the weights, so it has a model of its
-    # own, which is scored after each epoch, and saved.
+    # own. In place of validation_data: after each epoch `ScoreAndSave` copies the average into it,
+    # forecasts validation videos with it in closed loop, logs the error as val_mse, and saves.
     averaged = build_model(config)
     with cli.polite_ctrl_c() as asked_to_stop, devices.distribution_scope(distribution):
         score_and_save = runs.ScoreAndSave(
