@@ -161,11 +161,18 @@ def forecasts(videos, indices):
         yield forecast(lists, digits, digit_places(numbers)[..., :CONTEXT])
 
 
+def standard_error(errors):
+    """That of the mean of errors (videos, HORIZON), over videos: the frames of one are alike."""
+    return errors.mean(axis=1).std() / np.sqrt(len(errors))
+
+
 def show_errors(name, errors):
     """Print squared errors (videos, HORIZON), summed over pixels: mean, standard error, frames."""
-    standard_error = errors.mean(axis=1).std() / np.sqrt(len(errors))
     frames = " ".join(f"{error:.1f}" for error in errors.mean(axis=0))
-    print(f"{name}: {errors.mean():.2f} +- {standard_error:.2f}; frames 1 to {HORIZON}: {frames}")
+    print(
+        f"{name}: {errors.mean():.2f} +- {standard_error(errors):.2f}; "
+        f"frames 1 to {HORIZON}: {frames}"
+    )
 
 
 def main(count: int = 1000):
