@@ -50,7 +50,7 @@ PARTS = {
 
 
 def in_turns(*actions, turns=TURNS):
-    """Seconds that each action takes, (actions, turns). A first turn, which compiles, is left out."""
+    """Seconds that each action takes, (actions, turns); a first turn compiles, and is left out."""
     seconds = np.empty((turns + 1, len(actions)))
     for turn in seconds:
         for n, action in enumerate(actions):
@@ -118,7 +118,7 @@ def name_operations():
 
 
 def profile(action):
-    """Seconds of an action's operations in TensorFlow, of all threads: (by part, in convolutions)."""
+    """Seconds that all threads of TensorFlow spend in an action: by part; in convolutions."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
