@@ -119,7 +119,7 @@ def on_paper():
         f"one H100: a batch of {batch} takes {1e3 * BATCH_SECONDS:.0f} ms (measured), its update "
         f"{1e3 * update_seconds:.1f} (at {UPDATE_SHARE:.0%} of the peak, assumed), so a video "
         f"{1e3 * video_seconds:.2f} ({video / video_seconds / BFLOAT16:.1%} of the peak)\n"
-        f"\n\n| Devices | Sent by each | Exchange | {batch} videos shared: step, efficiency "
+        f"\n| Devices | Sent by each | Exchange | {batch} videos shared: step, efficiency "
         f"| {batch} videos each: step, efficiency | 90% efficiency, shared; each |\n{6 * '|---'}|"
     )
     for name, (count, bandwidth) in NETWORKS.items():

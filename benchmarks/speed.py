@@ -81,7 +81,8 @@ def bare_convolutions(step):
     """An action: the convolutions of a training step alone, forward and backward, one by one."""
     import tensorflow as tf
 
-    train_step = tf.function(step.func.__self__.train_step)
+    closed_loop = step.func.__self__  # the model whose `train_on_batch` a step is
+    train_step = tf.function(closed_loop.train_step)
     random_tensor = functools.cache(tf.random.normal)
     convolutions = []
     for op in train_step.get_concrete_function(step.args).graph.get_operations():
