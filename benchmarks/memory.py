@@ -102,9 +102,9 @@ def main(
         given = kept_for_the_gradient(dataclasses.replace(config, remat=True))
         with_remat = given + kept / (config.frames - 1)  # and one step
         in_gb = [part / 1e9 for part in (state, state + kept, state + with_remat)]
-        print(f"{precision:14}  {in_gb[0]:18.2f}  {in_gb[1]:7.1f}  {in_gb[2]:11.1f}", flush=True)
+        print(f"{precision:14}  {in_gb[0]:18.2f}  {in_gb[1]:7.2f}  {in_gb[2]:11.2f}", flush=True)
         if plan and precision == "float32":
-            print(f"{'':36}{(state + planned(config)) / 1e9:5.1f}  planned by XLA", flush=True)
+            print(f"{'':36}{(state + planned(config)) / 1e9:5.2f}  planned by XLA", flush=True)
 
 
 if __name__ == "__main__":

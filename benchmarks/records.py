@@ -203,7 +203,7 @@ def print_table(records):
             *(f"{mean[key]:.{digits}f}" for key, digits in (("mae", 1), ("psnr", 2))),
             *(f"{mean[key]:.3f}" for key in ("ssim", "ssim_range2")),
             " ".join(f"{error:.0f}" for error in record["mse"]),
-            f"`{record['commit'][:7]}`" if "commit" in record else "",
+            re.sub(r"^(\w{7})\w*", r"`\1`", record.get("commit", "")),  # "-dirty" may follow
             f"[log](logs/{record['log']})" if "log" in record else "",
         ]
         print(f"| {' | '.join(cells)} |")
