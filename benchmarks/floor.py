@@ -1,60 +1,74 @@
-"""The least squared error that any forecast of Moving MNIST can have, and what it consists of.
+"""The least squared error that any forecast of Moving MNIST can have.
 
-    python benchmarks/floor.py --count 1000
+    python benchmarks/floor.py
 
-Somebody knows the shapes of both digits and their places in the ten context frames, exactly,
-and how Moving MNIST moves. What remains unknown: places are rounded down to whole pixels, so
-many angles and starts of a digit fit its ten places, and lead to different places later. The
-forecast with the least expected squared error is the mean of all frames that may come, and
-this computes it, for videos of the test set. No model that sees only the pixels can do
-better in the long run, as it knows less.
+The forecast is told both digits' shapes, their ten context places, exactly, and how Moving MNIST
+moves. One thing stays unknown: places are rounded down to whole pixels, so many angles and starts
+of a digit fit its ten places, and lead to different places later. The forecast with the least
+expected squared error is the mean of all frames that may come. No model that sees only the pixels
+can do better in the long run, as it knows less.
 
-How: the two axes of a digit share its angle, cos^2 + sin^2 = 1, and given the angle they are
-independent. So, for each of many angles and starts along one axis (the prior is uniform over
-both), the places of a digit are listed once. For a digit, its lists that agree with its ten
-places are picked, for each axis, and those of the same angle are combined:
+The two axes of a digit share its angle, cos^2 + sin^2 = 1, and given the angle they are
+independent. So the places along one axis are listed once, for many angles and starts (both are
+uniform). For a digit and each of its axes, the lists that begin with its ten places are picked, and
+those of the same angle are combined:
 
-    p(y, x at frame n | ten places) ~ sum over angles of
+    p(y, x in frame n | ten places) ~ sum over angles of
         (lists of y with this angle that go on to y) * (lists of x with this angle that go on to x)
 
-Printed: the squared error of that mean frame, summed over pixels, with its standard error
-over videos; what it expects its own error to be, which must agree; and the error of somebody
-who treats the axes apart, as if they did not share an angle. Five minutes of one CPU core
-for 1,000 videos, 1.2 GB of memory.
+Takes five minutes of one CPU core for 1,000 test videos, and 1.2 GB of memory. Prints the squared
+error of the mean frames, summed over pixels: the mean over videos and frames with its standard
+error over videos, and that of each frame. The second line is the error that the forecast expects,
+the variance of the frames that may come. The two agree if the forecast is right.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from extras import cli
-from extras.cli import InputError
 
 import numpy as np
+import tyro
 
 import data
+from extras import sources
 
 CONTEXT, HORIZON, SIZE = 10, 10, 64
 PLACES = SIZE - data.DIGIT_SIZE + 1  # 37 along an axis
-# Within half a turn, and along the axis. A digit's ten places leave 0.02 radians open (the
-# median; 0.002 in one of 100 digits): 150 of these angles.
-ANGLES, STARTS = 24_000, 600  # ANGLES must be even
+# Angles within half a turn, and starts along the axis. A digit's ten places leave 0.02 radians
+# open (the median; 0.002 for one digit in 100): 150 of these angles. ANGLES must be even.
+ANGLES, STARTS = 24_000, 600
+
+
+def digit_places(numbers):
+    """Where digits are, as `data.move_digits` places them.
+
+    Args:
+        numbers: uniform in [0, 1), (..., 4): which digit, its start x, its start y, its direction.
+
+    Returns:
+        int8 array (..., 2, CONTEXT + HORIZON) in 0..36: vertical and horizontal.
+    """
+    angle = 2 * np.pi * numbers[..., 3]
+    velocity = data.STEP * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    positions = data.bounce(numbers[..., [2, 1]], velocity, CONTEXT + HORIZON)
+    return ((PLACES - 1) * positions).astype(np.int8)  # rounded down
 
 
 def list_places():
     """List the places along an axis for each angle and start.
 
     Returns:
-        uint8 array (frames, ANGLES * STARTS), of a digit whose velocity is STEP * cos(angle).
-        The angles are those of half a turn, since cos(-angle) = cos(angle).
+        int8 array (CONTEXT + HORIZON, ANGLES * STARTS), of a digit whose velocity is STEP *
+        cos(angle). Half a turn is enough, since cos(-angle) = cos(angle).
     """
     rng = np.random.default_rng(0)
-    places = np.empty((CONTEXT + HORIZON, ANGLES, STARTS), np.uint8)
+    places = np.empty((CONTEXT + HORIZON, ANGLES, STARTS), np.int8)
     angles = np.pi * (np.arange(ANGLES) + 0.5) / ANGLES
     for chunk in np.array_split(np.arange(ANGLES), 100):
-        # Equally spaced but for a jitter, which is another one for each angle.
+        # Equally spaced but for a jitter, which differs between angles.
         starts = (np.arange(STARTS) + rng.random((len(chunk), STARTS))) / STARTS
         velocities = np.broadcast_to(data.STEP * np.cos(angles[chunk, None]), starts.shape)
         positions = data.bounce(starts, velocities, CONTEXT + HORIZON)  # (angles, starts, frames)
@@ -62,60 +76,42 @@ def list_places():
     return places.reshape(CONTEXT + HORIZON, -1)
 
 
-def agreeing(lists, seen):
-    """The numbers of the lists that begin with the places seen, (CONTEXT,)."""
-    numbers = np.flatnonzero(lists[0] == seen[0])
-    for n in range(1, CONTEXT):
-        numbers = numbers[lists[n, numbers] == seen[n]]
-    return numbers
-
-
-def count_places(lists, numbers, groups, group_count):
-    """Count lists by their group and by their places: (group_count, HORIZON, PLACES)."""
-    counts = np.zeros((group_count, HORIZON, PLACES))
-    for n in range(HORIZON):
-        np.add.at(counts, (groups, n, lists[CONTEXT + n, numbers]), 1)
-    return counts
-
-
 def posterior(lists, seen):
     """Where a digit may be in each of the next frames.
 
     Args:
         lists: from `list_places`.
-        seen: its places in the context, (2, CONTEXT) integers, vertical and horizontal.
+        seen: the digit's places in the context, integers (2, CONTEXT), vertical and horizontal.
 
     Returns:
-        together, apart: (HORIZON, PLACES, PLACES) each, probabilities over vertical and
-            horizontal places; `apart` lets each axis have an angle of its own.
+        (HORIZON, PLACES, PLACES): probabilities over vertical and horizontal places.
     """
     numbers, angles = [], []
     for axis in (0, 1):
-        agree = agreeing(lists, seen[axis])
-        half_turn = agree // STARTS
-        angle = np.concatenate([half_turn, -1 - half_turn])  # in steps of pi / ANGLES
+        agreeing = np.flatnonzero(lists[0] == seen[axis, 0])
+        for n in range(1, CONTEXT):
+            agreeing = agreeing[lists[n, agreeing] == seen[axis, n]]
+        angle = np.concatenate([agreeing // STARTS, -1 - agreeing // STARTS])  # in pi / ANGLES
         # The vertical velocity is sin(angle) = cos(angle - a quarter turn).
         angles.append((angle + (ANGLES // 2 if axis == 0 else 0)) % (2 * ANGLES))
-        numbers.append(np.tile(agree, 2))
+        numbers.append(np.tile(agreeing, 2))
     shared = np.intersect1d(*angles)
     assert len(shared), "too few ANGLES and STARTS: none agrees with the places of a digit"
-    together, apart = [], []
+    counts = np.zeros((2, len(shared), HORIZON, PLACES))  # of lists, by angle and by next place
     for axis in (0, 1):
         kept = np.isin(angles[axis], shared)
-        groups = np.searchsorted(shared, angles[axis][kept])
-        together.append(count_places(lists, numbers[axis][kept], groups, len(shared)))
-        apart.append(count_places(lists, numbers[axis], 0, 1))
-    return [
-        joint / joint.sum(axis=(1, 2), keepdims=True)
-        for joint in (np.einsum("any,anx->nyx", *counts) for counts in (together, apart))
-    ]
+        groups = np.searchsorted(shared, angles[axis][kept])  # (lists,)
+        next_places = lists[CONTEXT:, numbers[axis][kept]]  # (HORIZON, lists)
+        np.add.at(counts[axis], (groups, np.arange(HORIZON)[:, None], next_places), 1)
+    joint = np.einsum("any,anx->nyx", *counts)
+    return joint / joint.sum(axis=(1, 2), keepdims=True)
 
 
 def brighter(ranks, places, levels):
     """How likely each pixel is brighter than each grey level.
 
     Args:
-        ranks: a digit, (28, 28), integers in 0..levels-1.
+        ranks: a digit, integers (28, 28) in 0..levels - 1.
         places: probabilities (PLACES, PLACES).
         levels: how many grey levels there are; the lowest is black.
 
@@ -133,62 +129,67 @@ def brighter(ranks, places, levels):
     return chances.reshape(-1, levels)[:, :0:-1].cumsum(axis=1)[:, ::-1]
 
 
-def expected_frame(digits, places):
-    """The mean frame, and the sum over pixels of the variances: the expected squared error.
+def forecast(lists, digits, places):
+    """The mean of all frames that may come.
 
     Args:
-        digits: two digits, uint8 (2, 28, 28).
-        places: where they may be, probabilities (2, PLACES, PLACES).
-    """
-    levels, ranks = np.unique(data.to_float(digits), return_inverse=True)
-    first, second = (brighter(*digit, len(levels)) for digit in zip(ranks, places))
-    # The maximum of both is brighter than a level if either is.
-    either = first + second - first * second  # (SIZE * SIZE, levels - 1)
-    mean, mean_square = either @ np.diff(levels), either @ np.diff(levels**2)
-    return mean.reshape(SIZE, SIZE), np.sum(mean_square - mean**2)
-
-
-def test_digits(count):
-    """Digits of the first test videos and their places.
+        lists: from `list_places`.
+        digits: those of a video, uint8 (2, 28, 28).
+        places: theirs in the context, integers (2, 2, CONTEXT).
 
     Returns:
-        digits: uint8 (count, 2, 28, 28).
-        places: integers (count, 2, 2, frames): of each digit, vertical and horizontal.
+        frames: (HORIZON, SIZE, SIZE, 1) in [0, 1].
+        variances: (HORIZON,), summed over pixels: the squared errors to be expected.
     """
-    digits = data.load_digits("test")[1::2]  # drawn as in data.evaluation_videos
-    numbers = np.random.default_rng([data.TEST]).random((data.EVALUATION_VIDEOS, 2, 4))[:count]
-    angles = 2 * np.pi * numbers[..., 3]
-    velocities = data.STEP * np.stack([np.sin(angles), np.cos(angles)], axis=-1)
-    positions = data.bounce(numbers[..., [2, 1]], velocities, CONTEXT + HORIZON)
-    return digits[(numbers[..., 0] * len(digits)).astype(int)], (36 * positions).astype(int)
+    levels, ranks = np.unique(data.to_float(digits), return_inverse=True)
+    frames, variances = [], []
+    for both in zip(*(posterior(lists, seen) for seen in places)):
+        first, second = (brighter(*digit, len(levels)) for digit in zip(ranks, both))
+        # The maximum of both is brighter than a level if either is.
+        either = first + second - first * second  # (SIZE * SIZE, levels - 1)
+        mean, mean_square = either @ np.diff(levels), either @ np.diff(levels**2)
+        frames.append(mean.reshape(SIZE, SIZE, 1))
+        variances.append(np.sum(mean_square - mean**2))
+    return np.stack(frames), np.array(variances)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=1000, help="test videos (default: 1000)")
-    count = parser.parse_args().count
-    if not 1 <= count <= data.EVALUATION_VIDEOS:
-        raise InputError(f"--count must be in 1..{data.EVALUATION_VIDEOS}")
-
+def forecasts(videos, indices):
+    """Forecast videos of a `data.EvaluationVideos`: yields what `forecast` returns, for each."""
     lists = list_places()
-    digits, places = test_digits(count)
-    errors = np.empty((3, count, HORIZON))
-    for n in range(count):
-        video = data.to_float(data.EvaluationVideos("test")[[n]])[0, ..., 0]  # (20, 64, 64)
-        known = [posterior(lists, seen) for seen in places[n, :, :, :CONTEXT]]
-        for kind in (0, 1):  # together, apart
-            for frame in range(HORIZON):
-                chances = [digit[kind][frame] for digit in known]
-                mean, variance = expected_frame(digits[n], chances)
-                errors[2 * kind, n, frame] = np.sum((video[CONTEXT + frame] - mean) ** 2)
-                errors[1, n, frame] = variance if kind == 0 else errors[1, n, frame]
+    for numbers in videos.numbers[indices]:  # (2 digits, 4)
+        digits = videos.digits[(numbers[:, 0] * len(videos.digits)).astype(int)]
+        yield forecast(lists, digits, digit_places(numbers)[..., :CONTEXT])
 
-    print(f"{count} test videos         mean          frame 1 to {HORIZON}")
-    for name, error in zip(("the floor", "expected by itself", "axes apart"), errors):
-        spread = error.mean(axis=1).std() / np.sqrt(count)
-        frames = "".join(f"{e:6.1f}" for e in error.mean(axis=0))
-        print(f"{name:<20}{error.mean():6.2f} +- {spread:.2f}  {frames}")
+
+def standard_error(errors):
+    """That of the mean of errors (videos, HORIZON), over videos: the frames of one are alike."""
+    return errors.mean(axis=1).std() / np.sqrt(len(errors))
+
+
+def show_errors(name, errors):
+    """Print squared errors (videos, HORIZON), summed over pixels: mean, standard error, frames."""
+    frames = " ".join(f"{error:.1f}" for error in errors.mean(axis=0))
+    print(
+        f"{name}: {errors.mean():.2f} +- {standard_error(errors):.2f}; "
+        f"frames 1 to {HORIZON}: {frames}"
+    )
+
+
+def main(count: int = 1000):
+    """The least squared error that any forecast of Moving MNIST can have.
+
+    Args:
+        count: how many test videos.
+    """
+    videos = data.EvaluationVideos("test")
+    indices = sources.choose_indices(len(videos), count)
+    errors, variances = np.empty((2, count, HORIZON))
+    for n, (frames, variances[n]) in enumerate(forecasts(videos, indices)):
+        truth = data.to_float(videos[indices[[n]]])[0, CONTEXT:]
+        errors[n] = np.square(frames - truth).sum(axis=(1, 2, 3))
+    show_errors(f"the floor, {count} test videos", errors)
+    show_errors("as it expects", variances)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(lambda: tyro.cli(main))

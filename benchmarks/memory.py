@@ -1,29 +1,32 @@
 """How much memory a training step needs on one device, counted without computing anything.
 
-    KERAS_BACKEND=jax python benchmarks/memory.py --preset gpu
+    KERAS_BACKEND=jax python benchmarks/memory.py
+    KERAS_BACKEND=jax python benchmarks/memory.py --preset cpu --batch-size 32 --plan
 
-Counted are the state of the training (weights, their average, the optimizer's moments), the
-gradient, and what JAX keeps of the steps of a video until it has gone back through them. With `--remat` that is only what a step was given, and the
-rest of one step at a time. Not counted is what a library needs to compute a convolution.
+Takes a minute or two. Prints, in GB for each precision: the state of the training (weights, their
+average, the optimizer's moments) and the gradient; these and what JAX keeps of the steps of a
+video until it has gone back through them; the same with `--remat`, which keeps only what each step
+was given, and the rest of one step at a time. What a library needs to compute a convolution is
+left out.
 
-`--plan` also compiles steps of 4 and of 6 frames for this machine, without `--remat`, and prints
-what XLA plans for them, carried on to all frames: minutes. (For a CPU, XLA undoes `--remat`, and
-computes bfloat16 in float32, so there it cannot tell about those.)
+`--plan` also compiles steps of 4 and of 6 frames for this machine, in float32 and without remat,
+and prints what XLA plans for them, carried on to all frames: minutes. (For a CPU, XLA undoes remat,
+and computes bfloat16 in float32, so it cannot tell about those.)
 """
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from extras import cli
 from extras.cli import InputError
 
 import jax
 import keras
-import numpy as np
+import tyro
 
 import train
 
@@ -73,47 +76,36 @@ def planned(config):
     return four + (config.frames - 4) * (six - four) / 2
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--preset", choices=train.PRESETS, default="gpu")
-    parser.add_argument("--batch-size", type=int, help="instead of the preset's")
-    parser.add_argument("--plan", action="store_true")
-    arguments = parser.parse_args()
+def main(
+    preset: Literal[tuple(train.PRESETS)] = "gpu", batch_size: int | None = None, plan: bool = False
+):
+    """How much memory a training step needs on one device.
+
+    Args:
+        preset: a preset of train.py.
+        batch_size: instead of the preset's.
+        plan: also print what XLA plans for this machine.
+    """
     if keras.backend.backend() != "jax":
         raise InputError("JAX is asked for this: set KERAS_BACKEND=jax")
-    preset = train.PRESETS[arguments.preset]
-    batch_size = arguments.batch_size or preset.batch_size
-    print(f"{arguments.preset}, batches of {batch_size}, in GB")
-    print("precision       state and gradient   in all   with --remat")
+    batch_size = batch_size or train.PRESETS[preset].batch_size
+    print(f"{preset}, batches of {batch_size}, in GB")
+    print("precision       state and gradient   in all   with remat")
     for precision in ("float32", "mixed_bfloat16"):
-        config = dataclasses.replace(preset, precision=precision, batch_size=batch_size)
-        whole, given = (
-            # For each number of videos: so much for each, and so much for the weights.
-            np.polyfit(
-                [2, 4],
-                [
-                    kept_for_the_gradient(
-                        dataclasses.replace(config, remat=remat, batch_size=videos)
-                    )
-                    for videos in (2, 4)
-                ],
-                1,
-            )
-            for remat in (False, True)
+        config = dataclasses.replace(
+            train.PRESETS[preset], precision=precision, batch_size=batch_size, remat=False
         )
-        _, state, _ = training(dataclasses.replace(config, batch_size=1))
-        gradient = sum(array.nbytes for array in state[0])
-        state = gradient + sum(array.nbytes for array in jax.tree.leaves(state))
-        one_step = whole / (preset.frames - 1)
-        kept = [np.polyval(each, batch_size) for each in (whole, given + one_step)]
-        print(
-            f"{precision:14}  {state / 1e9:18.2f}"
-            f"  {(state + kept[0]) / 1e9:7.1f}  {(state + kept[1]) / 1e9:13.1f}",
-            flush=True,
-        )
-        if arguments.plan and precision == "float32":
-            print(f"{'':36}{(state + planned(config)) / 1e9:5.1f}  planned by XLA", flush=True)
+        state = training(config)[1]
+        # The gradient is as large as the weights, which are the first part of the state.
+        state = sum(array.nbytes for array in jax.tree.leaves((state, state[0])))
+        kept = kept_for_the_gradient(config)
+        given = kept_for_the_gradient(dataclasses.replace(config, remat=True))
+        with_remat = given + kept / (config.frames - 1)  # and one step
+        in_gb = [part / 1e9 for part in (state, state + kept, state + with_remat)]
+        print(f"{precision:14}  {in_gb[0]:18.2f}  {in_gb[1]:7.2f}  {in_gb[2]:11.2f}", flush=True)
+        if plan and precision == "float32":
+            print(f"{'':36}{(state + planned(config)) / 1e9:5.2f}  planned by XLA", flush=True)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(lambda: tyro.cli(main))

@@ -1,103 +1,132 @@
-"""The record table: score models alike, and draw them beside each other.
+"""The record table: score models and yardsticks alike, and draw them beside each other.
 
-    python benchmarks/records.py assets/forecaster.keras runs/tiny runs/keras-example
+    python benchmarks/records.py copying tracks floor forecaster=assets/forecaster.keras
+    python benchmarks/records.py keras-example=runs/keras-example --out outputs
 
-Every model is forecast on the first 1,000 test videos, ten frames in, ten out. So are the
-forecasters once more with `--sprites 2`, and the last frame, copied. Of `keras-example` there is
-one row more: what its teacher-forced pictures would score, each of which is made from the real
-frames before it. Printed: a Markdown table. Written to `--out`:
+A row is NAME=PATH, a run folder or a .keras file, or a yardstick: `copying` the last frame,
+`tracks` (tracks.py) or `floor` (floor.py). Each forecasts the first 1,000 test videos, ten frames
+in, ten out. A forecaster gets a second row, with `--sprites 2`. So does a `keras-example`: what
+its teacher-forced pictures would score, each made from the real frames before it. Models of any
+precision are scored in float32.
 
-    records.json            all scores of each predicted frame, and what each run was; those of
-                            other models, if it is there already, are kept
-    error-by-frame.png      squared error over the number of the predicted frame
-    comparison.gif          the truth and each row side by side, for three videos
+Takes minutes for each row on two CPU cores. Prints a Markdown table of all rows in records.json,
+with the standard error of the MSE over videos. Writes to the folder `--out`:
 
-A few minutes for each model on two CPU cores.
+    records.json            all scores of each predicted frame, and what each run was; rows of
+                            earlier calls are kept
+    NAME.csv                the log of each run
+    error-by-frame.png      squared error over the number of the predicted frame, of all rows
+    comparison.gif          the truth and the rows of this call below each other, for six videos
 """
 
-import argparse
+import dataclasses
 import functools
+import re
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from extras import cli
+from extras.cli import InputError
 
 import keras
 import matplotlib.figure
 import numpy as np
-from PIL import Image, ImageDraw
+import tyro
 
 import animate
 import data
+import floor
 import model as models
 import predict
-from extras import pictures, runs, sprites
+import tracks
+from extras import pictures, runs, sources, sprites
 
-CONTEXT, HORIZON = 10, 10
-SHOWN = 3  # videos in the animation
-COPY = "copying the last frame"
-YARDSTICKS = {  # squared error of frames 1 to 10 on the first 1,000 test videos
-    "knowing the law of motion (tracks.py)": (
-        5.6,
-        7.6,
-        8.8,
-        10.2,
-        11.1,
-        12.0,
-        13.2,
-        14.6,
-        15.7,
-        16.5,
-    ),
-    "the least that is possible (floor.py)": (4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4),
+CONTEXT, HORIZON = floor.CONTEXT, floor.HORIZON
+SHOWN = 6  # videos in the animation
+YARDSTICKS = {  # how each is drawn
+    "copying": {"color": "grey", "linestyle": ":"},
+    "tracks": {"color": "black", "linestyle": "--"},
+    "floor": {"color": "black", "linestyle": "-"},
 }
+COLUMNS = (
+    "Model", "Parameters", "Training videos", "Minutes", "Processor", "MSE", "MAE", "PSNR", "SSIM",
+    "SSIM (range 2)", "MSE of frames 1 to 10", "Commit", "Log",
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class Arguments:
+    """What to score."""
+
+    rows: tyro.conf.Positional[tuple[str, ...]]
+    """NAME=PATH, a run folder or a .keras file; or copying, tracks, floor."""
+    count: int = 1000
+    """Test videos."""
+    out: Path = Path("outputs")
+    """Folder to write to."""
+
+
+# Forecasts --------------------------------------------------------------------------------------
 
 
 def copy_last(model, context, horizon):
-    """The simplest forecast: the last frame of the context, again and again."""
-    return np.repeat(context[:, -1:], horizon, axis=1)
+    return np.stack([predict.persistence(video, CONTEXT, horizon) for video in context])
 
 
-def teacher_forced(model, videos, count):
-    """No forecasts: each frame from the real frames before it, as the Keras site's pictures are."""
-    for indices in np.array_split(np.arange(count), -(-count // 50)):
-        batch = videos[indices]
-        predictions = model(data.to_float(batch)[:, :-1])  # (batch, frames - 1, 64, 64, 1)
-        yield batch, keras.ops.convert_to_numpy(predictions)[:, CONTEXT - 1 :]
+def teacher_forced(model, frames, horizon):
+    """No forecast: each frame from the real frames before it, as in the Keras site's pictures."""
+    return keras.ops.convert_to_numpy(model(frames))[:, -horizon:]
 
 
-def rows_of(path, videos, count):
-    """Dict: the name of a row -> its (batch, predictions), as from `model.rollout_batches`."""
+def in_float32(model):
+    """A model with the same weights that computes in float32."""
+    copy = type(model)(**{**model.architecture, "precision": "float32"})
+    copy.build((None, None, *model.frame_size, model.channels))
+    copy.set_weights(model.get_weights())
+    return copy
 
-    def rolled_out(model, rollout):
-        indices = np.arange(count)
+
+def forecasts(name, model, videos, indices):
+    """What to score: a dict, name of a row -> (videos, predictions), a batch at a time.
+
+    Args:
+        name: a yardstick's, or the model's.
+        model: None for a yardstick.
+        videos, indices: see `model.rollout_batches`.
+    """
+
+    def rollouts(model, rollout, context=CONTEXT):
         return models.rollout_batches(
-            model, videos, indices, CONTEXT, HORIZON, verbose=1, rollout=rollout
+            model, videos, indices, context, HORIZON, verbose=1, rollout=rollout
         )
 
-    if path == COPY:
-        return {COPY: rolled_out(None, copy_last)}
-    model, name = runs.load_model(path), path.stem
-    rows = {name: rolled_out(model, models.rollout)}
+    if name == "copying":
+        return {name: rollouts(None, copy_last)}
+    if name == "tracks":
+        return {name: rollouts(tracks.train_network(), tracks.forecast)}
+    if name == "floor":
+        means = zip(indices, floor.forecasts(videos, indices))
+        return {name: ((videos[[index]], frames[None]) for index, (frames, _) in means)}
+    model = in_float32(model)
+    rows = {name: rollouts(model, models.rollout)}
     if isinstance(model, models.KerasExample):
-        rows[f"{name}, teacher-forced: no forecasts"] = teacher_forced(model, videos, count)
+        real = CONTEXT + HORIZON - 1
+        rows[f"{name}, teacher-forced"] = rollouts(model, teacher_forced, real)
     else:
-        rollout = functools.partial(sprites.rollout, count=2)
-        rows[f"{name} --sprites 2"] = rolled_out(model, rollout)
+        rows[f"{name}, 2 sprites"] = rollouts(model, functools.partial(sprites.rollout, count=2))
     return rows
 
 
 def score(parts):
-    """Score forecasts.
-
-    Args:
-        parts: (batch, predictions), again and again.
+    """Score what `forecasts` returns for a row.
 
     Returns:
-        scores: as from `predict.score`.
-        shown: the first few forecasts, (SHOWN, frames, height, width, channels).
+        scores: as from `predict.score`, and the standard error of the MSE over videos.
+        shown: the first few predictions, uint8 (SHOWN, HORIZON, height, width, channels).
     """
     scores, shown = [], []
     for batch, predictions in parts:
@@ -105,99 +134,110 @@ def score(parts):
             scores.append(predict.score_video(video[CONTEXT:], prediction))
             if len(shown) < SHOWN:
                 shown.append(pictures.to_uint8(prediction))
-    return predict.summary(np.mean(scores, axis=0)), np.stack(shown)
+    scores = np.array(scores)  # (videos, names in SCORES, HORIZON)
+    mse_error = floor.standard_error(scores[:, predict.SCORES.index("mse")])
+    return predict.summary(scores.mean(axis=0)) | {"mse_standard_error": mse_error}, shown
 
 
-def describe(path):
-    """What a model is, and what its run was if it is a run's folder: a dict."""
-    known = {} if path == COPY else {"parameters": runs.load_model(path).count_params()}
-    if path != COPY and path.is_dir():
-        starts = runs.read_json(path / "environment.json", list)
-        rows = runs.read_log(path, runs.read_config(path)["epochs"])
-        known |= {
-            "command": starts[0]["command"],
-            "commit": starts[0]["commit"],
-            "backend": starts[-1]["backend"],
-            "videos": int(rows[-1]["videos"]),
-            "minutes": round(sum(float(row["seconds"]) for row in rows) / 60, 1),
-        }
-    return known
+def describe(name, path, model, out):
+    """What a model is, and what its run was: a dict. Copies the run's log to the folder `out`."""
+    known = {"parameters": model.count_params(), "precision": model.architecture["precision"]}
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "config.json").exists():
+        return known
+    first, *_, last = 2 * runs.read_json(folder / "environment.json", list)
+    log = runs.read_log(folder, runs.read_config(folder)["epochs"])
+    shutil.copyfile(folder / "log.csv", out / f"{name}.csv")
+    return known | {
+        "command": re.sub(r" --run \S+", "", first["command"]),
+        "commit": first["commit"],
+        "backend": last["backend"],
+        "processor": f"{', '.join(last['devices'])} ({last['cpus']} CPUs)",
+        "videos": int(log[-1]["videos"]),
+        "minutes": round(sum(float(row["seconds"]) for row in log) / 60, 1),
+        "log": f"{name}.csv",
+    }
 
 
-def draw_errors(records, path):
+# What is written --------------------------------------------------------------------------------
+
+
+def draw_errors(records, count, path):
     figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     frames = np.arange(1, HORIZON + 1)
     for name, record in records.items():
-        style = {"color": "grey", "linestyle": ":"} if name == COPY else {"marker": "."}
-        axes.plot(frames, record["mse"], label=f"{name}: {record['mean']['mse']:.1f}", **style)
-    for (name, errors), line in zip(YARDSTICKS.items(), ("--", "-")):
-        label = f"{name}: {np.mean(errors):.1f}"
-        axes.plot(frames, errors, color="black", linestyle=line, label=label)
+        label = f"{name}: {record['mean']['mse']:.1f}"
+        axes.plot(frames, record["mse"], label=label, **YARDSTICKS.get(name, {"marker": "."}))
     axes.set(xlabel="predicted frame", ylabel="squared error, summed over pixels", xticks=frames)
-    axes.set(ylim=(0, None), title="Ten frames in, ten out: 1,000 test videos, and the mean")
+    axes.set(ylim=(0, None), title=f"Ten frames in, ten out: {count:,} test videos, and the mean")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    figure.savefig(path, dpi=120)
+    with cli.atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
-def draw_comparison(videos, forecasts, path):
-    """A GIF: a column for the truth and for each row, a row for each video."""
-    truth = videos[np.arange(SHOWN)]  # (SHOWN, frames, 64, 64, 1)
-    columns = {"real": truth}
-    columns |= {n: np.concatenate([truth[:, :CONTEXT], f], axis=1) for n, f in forecasts.items()}
-    side, header, font = 2 * 64 + 4, 22, pictures.font(10)
-    frames = []
+def draw_comparison(truth, shown, path):
+    """A GIF of the truth and of each row: uint8 (SHOWN, frames, height, width, channels) each."""
+    pictures_of_frames = []
     for n in range(CONTEXT + HORIZON):
-        image = Image.new("RGB", (len(columns) * (side + 4), header + SHOWN * (side + 4)), "white")
-        draw = ImageDraw.Draw(image)
-        for c, (name, column) in enumerate(columns.items()):
-            is_forecast = name != "real" and n >= CONTEXT
-            colour = pictures.PREDICTED_COLOUR if is_forecast else pictures.REAL_COLOUR
-            place = c * (side + 4)
-            draw.text((place + side / 2, header / 2), name.split(":")[0], colour, font, anchor="mm")
-            for r, video in enumerate(column):
-                tile = Image.fromarray(pictures.enlarge(video[n], 2, colour))
-                image.paste(tile, (place, header + r * (side + 4)))
-        frames.append(np.asarray(image))
-    animate.write_gif(path, frames)
+        rows = [[(video[n], pictures.REAL_COLOUR) for video in truth]]
+        for predictions in shown.values():
+            predicted = [(video[n - CONTEXT], pictures.PREDICTED_COLOUR) for video in predictions]
+            rows.append(predicted if n >= CONTEXT else rows[0])
+        labels = [textwrap.fill(name, 10) for name in ("real", *shown)]
+        pictures_of_frames.append(np.asarray(pictures.film_strip(rows, labels)))
+    animate.write_gif(path, pictures_of_frames)
+
+
+def print_table(records):
+    """Print a Markdown table."""
+    print(f"| {' | '.join(COLUMNS)} |\n{len(COLUMNS) * '|---'}|")
+    for name, record in records.items():
+        mean = record["mean"]
+        cells = [
+            name,
+            *(f"{record[key]:,}" if key in record else "" for key in ("parameters", "videos")),
+            *(str(record.get(key, "")) for key in ("minutes", "processor")),
+            f"{mean['mse']:.1f} ± {record['mse_standard_error']:.1f}",
+            *(f"{mean[key]:.{digits}f}" for key, digits in (("mae", 1), ("psnr", 2))),
+            *(f"{mean[key]:.3f}" for key in ("ssim", "ssim_range2")),
+            " ".join(f"{error:.0f}" for error in record["mse"]),
+            re.sub(r"^(\w{7})\w*", r"`\1`", record.get("commit", "")),  # "-dirty" may follow
+            f"[log](logs/{record['log']})" if "log" in record else "",
+        ]
+        print(f"| {' | '.join(cells)} |")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=Path("outputs"))
-    arguments = parser.parse_args()
+    arguments = tyro.cli(Arguments, description=__doc__.split("\n\n")[0])
+    rows = [row.partition("=") for row in arguments.rows]
+    for name, _, path in rows:
+        if bool(path) == (name in YARDSTICKS):
+            raise InputError(f"{name}: must be NAME=PATH, or one of {', '.join(YARDSTICKS)}")
+    videos = data.EvaluationVideos("test")
+    indices = sources.choose_indices(len(videos), arguments.count)
     cli.make_folder(arguments.out)
-    videos = data.EvaluationVideos("test", frames=CONTEXT + HORIZON)
-    path = arguments.out / "records.json"
-    records, forecasts = runs.read_json(path, dict) if path.exists() else {}, {}
-    records.pop(COPY, None)  # it comes last
-    for model in [*arguments.models, COPY]:
-        known = describe(model)
-        for name, parts in rows_of(model, videos, arguments.count).items():
-            print(name)
-            scores, forecasts[name] = score(parts)
-            records[name] = known | scores
-            runs.write_json(path, records)
-    with cli.atomic_write(arguments.out / "error-by-frame.png") as picture:
-        draw_errors(records, picture)
-    draw_comparison(videos, forecasts, arguments.out / "comparison.gif")
+    records_path = arguments.out / "records.json"
+    records = runs.read_json(records_path, dict) if records_path.exists() else {}
+    if any(record.get("count") != arguments.count for record in records.values()):
+        raise InputError(
+            f"{records_path} has rows of another --count: name another folder by --out"
+        )
 
-    print(
-        "| Model | Parameters | Videos | Minutes | MSE | MAE | PSNR | SSIM | MSE of frames 1 to 10 |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name, record in records.items():
-        mean = record["mean"]
-        ssim = f"{mean['ssim']:.3f} ({mean['ssim_range2']:.3f})"
-        known = [
-            f"{record.get(k, ''):,}" if record.get(k) else "" for k in ("parameters", "videos")
-        ]
-        of_frames = " ".join(f"{error:.0f}" for error in record["mse"])
-        print(f"| {name} | {' | '.join(known)} | {record.get('minutes', '')} | {mean['mse']:.1f} "
-              f"| {mean['mae']:.1f} | {mean['psnr']:.2f} | {ssim} | {of_frames} |")  # fmt: skip
+    here, shown = runs.environment(), {}
+    for name, _, path in rows:
+        model = runs.load_model(path) if path else None
+        known = describe(name, Path(path), model, arguments.out) if path else {}
+        known |= {"count": arguments.count, "scored_by": here["commit"], "on": here["backend"]}
+        for row, parts in forecasts(name, model, videos, indices).items():
+            print(row)
+            scores, shown[row] = score(parts)
+            records[row] = known | scores
+            runs.write_json(records_path, records)  # before anything else can go wrong
+    draw_errors(records, arguments.count, arguments.out / "error-by-frame.png")
+    draw_comparison(videos[indices[:SHOWN]], shown, arguments.out / "comparison.gif")
+    print_table(records)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,57 @@
-"""How fast the collection is, and what its shortcuts bring.
+"""How fast training and forecasting are, and where the time goes.
 
     python benchmarks/speed.py
 
-Takes about three minutes on two CPU cores. Every comparison is measured in turns, A B A B ...,
-in one process, so that a machine that slows down slows both; printed are the median and the
-range over the turns. Run nothing else meanwhile.
+Takes about four minutes on two CPU cores; run nothing else meanwhile. What is compared is timed in
+turns, A B A B ..., in one process, so that a machine that slows down slows both. Prints the median
+and the range over the turns:
+
+    training videos a second of each preset (`gpu` on a GPU only: it is `cpu` with larger batches)
+    float32 against bfloat16
+    on TensorFlow, what the convolutions of a training step take when nothing else is done: their
+        share of the step says how near training comes to the machine's rate of convolving
+    on TensorFlow, by its profiler, the parts of the forecaster's training step
+    the one-frame step of ConvLSTM2D against the layer as Keras calls it, and how far both differ
+    the rollout against reading the whole video again for each new frame
+    making training videos
 """
 
+import collections
 import dataclasses
+import functools
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from extras import cli  # noqa: F401
+from extras import cli
 
 import keras
 import numpy as np
+from keras import ops
 
 import data
 import model as models
 import train
-from extras import clips, runs
+from extras import motion, runs
 
-TURNS = 5
+PRESETS, ON_TENSORFLOW = train.PRESETS, models.ON_TENSORFLOW
+TURNS = 3
+# The parts of a training step, and what TensorFlow's names of their operations have in them.
+# `name_operations` makes the first two names.
+PARTS = {
+    "ConvLSTM2D layers": "conv_lstm_step",
+    "measuring and moving pixels": "motion_tools",
+    "optimizer": "muon",
+    "other layers, losses": "",
+}
 
 
-def in_turns(*actions):
-    """Seconds that each action takes, an array (actions, TURNS); a first turn is not counted."""
-    seconds = np.empty((TURNS + 1, len(actions)))
+def in_turns(*actions, turns=TURNS):
+    """Seconds that each action takes, (actions, turns); a first turn compiles, and is left out."""
+    seconds = np.empty((turns + 1, len(actions)))
     for turn in seconds:
         for n, action in enumerate(actions):
             start = time.perf_counter()
@@ -39,153 +61,179 @@ def in_turns(*actions):
 
 
 def show(name, values, unit):
+    values = np.asarray(values)
     print(
-        f"{name:58}{np.median(values):9.2f} {unit:10}({values.min():.2f} to {values.max():.2f})",
+        f"{name:58}{np.median(values):9.2f} {unit:9} ({values.min():.2f} to {values.max():.2f})",
         flush=True,
     )
 
 
-def training_step(config, stock=False):
+# Training ---------------------------------------------------------------------------------------
+
+
+def training_step(config):
     """An action: one training step, on a batch that stays the same."""
-    fused_step = models.ConvLSTM2D.step
-    if stock:
-        models.ConvLSTM2D.step = lambda layer, frame, states: layer.cell(frame, states)
     closed_loop = train.ClosedLoop(train.build_model(config), config)
-    batch = train.ClosedLoopVideos(config)[0]
-    closed_loop.train_on_batch(*batch)  # compiles it
-    models.ConvLSTM2D.step = fused_step
-    return lambda: closed_loop.train_on_batch(*batch)
+    return functools.partial(closed_loop.train_on_batch, *train.ClosedLoopVideos(config)[0])
 
 
-def bare_convolutions(config):
-    """An action: the convolutions of a training step alone, forward and backward.
-
-    On TensorFlow. Its share of a whole step's time is how near training comes to the rate
-    at which the machine can convolve.
-    """
+def bare_convolutions(step):
+    """An action: the convolutions of a training step alone, forward and backward, one by one."""
     import tensorflow as tf
 
-    model = train.build_model(config)
-    shapes = []  # (transposed, strides, input, kernel)
+    closed_loop = step.func.__self__  # the model whose `train_on_batch` a step is
+    train_step = tf.function(closed_loop.train_step)
+    random_tensor = functools.cache(tf.random.normal)
+    convolutions = []
+    for op in train_step.get_concrete_function(step.args).graph.get_operations():
+        if op.type in ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"):
+            arguments = {name: op.get_attr(name) for name in ("strides", "padding")}
+            for argument, tensor in zip(op.op_def.input_arg, op.inputs):
+                arguments[argument.name] = (
+                    tf.constant(op.outputs[0].shape)  # the backward ones are told their result's
+                    if tensor.dtype == tf.int32
+                    else random_tensor(tuple(tensor.shape))
+                )
+            convolutions.append(functools.partial(getattr(tf.raw_ops, op.type), **arguments))
 
-    def recorded(layer, call):
-        def record(x, *rest, **options):
-            if isinstance(layer, models.ConvLSTM2D):
-                *size, channels, filters = layer.cell.kernel.shape
-                shape = (*x.shape[:3], channels + layer.filters)
-                shapes.append((False, 1, shape, (*size, shape[-1], filters)))
-            else:
-                transposed = isinstance(layer, keras.layers.Conv2DTranspose)
-                shapes.append((transposed, layer.strides[0], x.shape, layer.kernel.shape))
-            return call(x, *rest, **options)
+    def convolve():
+        for convolution in convolutions:
+            convolution()
 
-        return record
-
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, models.ConvLSTM2D):
-            layer.step = recorded(layer, layer.step)
-        elif isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
-            layer.call = recorded(layer, layer.call)
-    size = config.batch_size, *clips.height_and_width(config.size)
-    model.step(tf.zeros((*size, 1)), model.initial_states(*size))
-
-    frames = config.frames - 1
-    inputs = [tf.random.normal((frames, *shape)) for _, _, shape, _ in shapes]
-    kernels = [tf.random.normal(kernel) / 100 for _, _, _, kernel in shapes]
-
-    def convolve(x, w, transposed, strides):
-        if not transposed:
-            return tf.nn.conv2d(x, w, strides, "SAME")
-        batch, height, width, _ = x.shape
-        size = (batch, height * strides, width * strides, w.shape[2])
-        return tf.nn.conv2d_transpose(x, w, size, strides)
-
-    @tf.function
-    def forward_and_backward(inputs, kernels, output_gradients):
-        with tf.GradientTape() as tape:
-            tape.watch([inputs, kernels])
-            outputs = [  # frame by frame, as in training
-                tf.stack([convolve(x_n, w, *rest) for x_n in tf.unstack(x)])
-                for x, w, (*rest, _, _) in zip(inputs, kernels, shapes)
-            ]
-        return tape.gradient(outputs, [inputs, kernels], output_gradients)
-
-    output_gradients = [
-        tf.random.normal((frames, *convolve(x[0], w, *rest).shape))
-        for x, w, (*rest, _, _) in zip(inputs, kernels, shapes)
-    ]
-    return lambda: forward_and_backward(inputs, kernels, output_gradients)
+    return convolve
 
 
-def whole_video_for_each_frame(model, context, horizon):
+def name_operations():
+    """Let TensorFlow's profiler tell the operations of ConvLSTM2D and of extras/motion.py apart."""
+
+    def named(function, name):
+        def call(*arguments, **options):
+            with keras.name_scope(name):
+                return function(*arguments, **options)
+
+        return call
+
+    models.ConvLSTM2D.step = named(models.ConvLSTM2D.step, "conv_lstm_step")
+    for name in ("block_matching", "advect_history", "warp"):
+        setattr(motion, name, named(getattr(motion, name), "motion_tools"))
+
+
+def profile(action):
+    """Seconds that all threads of TensorFlow spend in an action: by part; in convolutions."""
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            action()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    by_part, in_convolutions = collections.Counter(), 0
+    for plane in space.planes:
+        for thread in plane.lines:
+            for event in thread.events if thread.name.startswith("tf_Compute") else ():
+                # "path/of/its/name:Type"; what else a thread does has no such name.
+                name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                if name and not name.startswith("ExecutorState"):
+                    part = next(part for part, word in PARTS.items() if word in name)
+                    by_part[part] += event.duration_ps / 1e12
+                    in_convolutions += event.duration_ps / 1e12 * ("Conv2D" in kind)
+    return by_part, in_convolutions
+
+
+def show_training():
+    """Time all presets, and take the `cpu` preset's step apart."""
+    on_gpu = "gpu" in keras.distribution.list_devices()[0].lower()
+    for name in ("tiny", "keras-example", *(["gpu"] if on_gpu else [])):
+        # A step of keras-example takes many seconds on a CPU.
+        turns = 1 if name == "keras-example" else TURNS
+        (seconds,) = in_turns(training_step(PRESETS[name]), turns=turns)
+        show(f"training, {name} preset", PRESETS[name].batch_size / seconds, "videos/s")
+
+    config = PRESETS["cpu"]
+    step = training_step(config)
+    actions = [step, training_step(dataclasses.replace(config, precision="mixed_bfloat16"))]
+    actions += [bare_convolutions(step)] if ON_TENSORFLOW else []
+    seconds, bfloat16, *bare = in_turns(*actions)
+    show("training, cpu preset", config.batch_size / seconds, "videos/s")
+    show("  in bfloat16", config.batch_size / bfloat16, "videos/s")
+    if ON_TENSORFLOW:
+        show("  its convolutions alone, of the whole step", 100 * bare[0] / seconds, "%")
+        by_part, in_convolutions = profile(step)
+        for part in PARTS:
+            show(f"  {part}", 100 * by_part[part] / by_part.total(), "%")
+        show("  all convolutions, in any part", 100 * in_convolutions / by_part.total(), "%")
+
+
+# ConvLSTM2D -------------------------------------------------------------------------------------
+
+
+class Stepwise(keras.Model):
+    """A `model.ConvLSTM2D` by its one-frame step: (batch, frames, ...) -> h for each frame."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, videos):
+        states, outputs = self.layer.initial_states(*videos.shape[:1], *videos.shape[2:4]), []
+        for n in range(videos.shape[1]):
+            h, states = self.layer.step(videos[:, n], states)
+            outputs.append(h)
+        return ops.stack(outputs, axis=1)
+
+
+def show_layer(filters, size, batch=8, frames=19):
+    """Time forward and backward passes of a ConvLSTM2D layer: Keras's call, and our step."""
+    layer = models.ConvLSTM2D(filters, 3, return_sequences=True)  # its `call` is Keras's own
+    videos = np.random.default_rng(0).random((batch, frames, size, size, filters), np.float32)
+    both = keras.Sequential([layer]), Stepwise(layer)
+    difference = np.abs(np.subtract(*(ops.convert_to_numpy(model(videos)) for model in both))).max()
+    for model in both:
+        # TensorFlow's kernels are faster than XLA's on a CPU, see `model.NextFrameModel`.
+        model.compile("sgd", "mse", jit_compile=not ON_TENSORFLOW)
+    stock, ours = in_turns(*(functools.partial(m.train_on_batch, videos, videos) for m in both))
+    show(f"ConvLSTM2D's step against Keras, {filters} at {size}x{size}", stock / ours, "times")
+    show("  largest difference between their outputs", 1e6 * difference, "millionths")
+
+
+# Forecasting, data ------------------------------------------------------------------------------
+
+
+def growing_sequence(model, context, horizon):
     """Forecast as the Keras example does: read the whole video again for every new frame."""
     video = context
     for _ in range(horizon):
-        prediction = np.asarray(model(video)[:, -1:])
-        video = np.concatenate([video, prediction], axis=1)
+        video = np.concatenate([video, models.rollout(model, video, 1)], axis=1)
+    return video[:, -horizon:]
 
 
-def frame_by_frame(digits, count, seed):
-    """Moving MNIST drawn one video, digit and frame at a time."""
-    numbers = np.random.default_rng(seed).random((count, 2, 4))
-    videos = np.zeros((count, 20, 64, 64), np.uint8)
-    for video, rows in zip(videos, numbers):
-        for choice, x, y, angle in rows:
-            dx, dy = 0.1 * np.cos(2 * np.pi * angle), 0.1 * np.sin(2 * np.pi * angle)
-            for frame in video:
-                x, y = x + dx, y + dy
-                if not 0 < x < 1:
-                    x, dx = min(max(x, 0), 1), -dx
-                if not 0 < y < 1:
-                    y, dy = min(max(y, 0), 1), -dy
-                window = frame[int(36 * y) :, int(36 * x) :][:28, :28]
-                np.maximum(window, digits[int(choice * len(digits))], out=window)
-    return videos
+def show_forecasts():
+    model = train.build_model(PRESETS["cpu"])
+    context = data.to_float(data.EvaluationVideos("validation")[np.arange(8)][:, :10])
+    actions = [
+        functools.partial(rollout, model, context, 10)
+        for rollout in (models.rollout, growing_sequence)
+    ]
+    np.testing.assert_allclose(*(action() for action in actions), atol=1e-5)
+    steps, growing = in_turns(*actions)
+    show("forecasts of ten frames", 8 / steps, "videos/s")
+    show("  against reading the whole video for each frame", growing / steps, "times")
 
 
 def main():
     here = runs.environment()
-    print(
-        f"{here['backend']}, Keras {here['keras']}, {', '.join(here['devices'])}, {here['cpus']} CPUs"
-    )
-
-    ours, example = train.PRESETS["cpu"], train.PRESETS["keras-example"]
-    our_step = training_step(ours)
-    actions = [our_step, training_step(ours, stock=True)]
-    actions += [training_step(dataclasses.replace(ours, precision="mixed_bfloat16"))]
-    if keras.backend.backend() == "tensorflow":
-        actions += [bare_convolutions(ours)]
-    seconds, stock, bfloat16, *bare = in_turns(*actions)
-    show("training, cpu preset", ours.batch_size / seconds, "videos/s")
-    show("  its fused ConvLSTM2D step against Keras's", stock / seconds, "times")
-    show("  bfloat16 against float32", seconds / bfloat16, "times")
-    if bare:
-        show("  its convolutions alone, of the whole step", 100 * bare[0] / seconds, "%")
-    fused_example, stock_example = in_turns(
-        training_step(example), training_step(example, stock=True)
-    )
-    show("training, keras-example preset", example.batch_size / fused_example, "videos/s")
-    show("  its fused ConvLSTM2D step against Keras's", stock_example / fused_example, "times")
-    ratio = (ours.batch_size / seconds) / (example.batch_size / stock_example)
-    show("cpu preset against keras-example with Keras's step", ratio, "times")
-
-    model = train.build_model(ours)
-    context = data.to_float(data.EvaluationVideos("validation")[np.arange(8)][:, :10])
-    steps, growing = in_turns(
-        lambda: models.rollout(model, context, 10),
-        lambda: whole_video_for_each_frame(model, context, 10),
-    )
-    show("ten-frame forecast of 8 videos", steps, "s")
-    show("  against reading the whole video for each frame", growing / steps, "times")
-
+    where = f"{', '.join(here['devices'])}, {here['cpus']} CPUs"
+    print(f"{here['backend']}, Keras {here['keras']}, {where}, commit {here['commit']}")
+    name_operations()
+    show_training()
+    show_layer(64, 16)
+    show_layer(128, 8)
+    show_forecasts()
     digits = data.load_digits("train")
-    assert (frame_by_frame(digits, 20, 1) == data.make_videos(digits, 20, 1)[..., 0]).all()
-    at_once, one_by_one = in_turns(
-        lambda: data.make_videos(digits, 1000, 0), lambda: frame_by_frame(digits, 1000, 0)
-    )
-    show("making 1,000 videos", at_once, "s")
-    show("  against drawing frame by frame", one_by_one / at_once, "times")
+    (seconds,) = in_turns(functools.partial(data.make_videos, digits, 1000, 0))
+    show("making training videos", 1000 / seconds, "videos/s")
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
