@@ -106,10 +106,7 @@ def score(truth, prediction, verbose=0):
     for videos in zip(truth, prediction):
         of_videos.append(score_video(*videos))
         bar.add(1)
-    means = np.mean(of_videos, axis=0)  # (names in SCORES, frames)
-    scores = dict(zip(SCORES, means.tolist()))
-    scores["mean"] = dict(zip(SCORES, means.mean(axis=1).tolist()))
-    return scores
+    return mean_over_videos(of_videos)
 
 
 def score_video(real, predicted):
@@ -129,6 +126,14 @@ def score_video(real, predicted):
         for data_range in (1, 2)
     )
     return np.array([mse, mae, psnr, ssim, ssim_range2])
+
+
+def mean_over_videos(scores):
+    """What `score` returns, from a list of what `score_video` returns."""
+    means = np.mean(scores, axis=0)  # (names in SCORES, frames)
+    scores = dict(zip(SCORES, means.tolist()))
+    scores["mean"] = dict(zip(SCORES, means.mean(axis=1).tolist()))
+    return scores
 
 
 def copy_last(context, frames):

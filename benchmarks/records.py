@@ -73,10 +73,6 @@ class Arguments:
 # Forecasts --------------------------------------------------------------------------------------
 
 
-def copy_last(model, context, horizon):
-    return np.stack([predict.persistence(video, CONTEXT, horizon) for video in context])
-
-
 def teacher_forced(model, frames, horizon):
     """No forecast: each frame from the real frames before it, as in the Keras site's pictures."""
     return keras.ops.convert_to_numpy(model(frames))[:, -horizon:]
@@ -96,16 +92,16 @@ def forecasts(name, model, videos, indices):
     Args:
         name: a yardstick's, or the model's.
         model: None for a yardstick.
-        videos, indices: see `model.rollout_batches`.
+        videos: to be indexed by an array of numbers.
+        indices: which of them.
     """
 
     def rollouts(model, rollout, context=CONTEXT):
-        return models.rollout_batches(
-            model, videos, indices, context, HORIZON, verbose=1, rollout=rollout
-        )
+        for batch in sources.batches(videos, indices, HORIZON, verbose=1):
+            yield batch, rollout(model, data.to_float(batch[:, :context]), HORIZON)
 
     if name == "copying":
-        return {name: rollouts(None, copy_last)}
+        return {name: rollouts(None, lambda _, *of_what: predict.copy_last(*of_what))}
     if name == "tracks":
         return {name: rollouts(tracks.train_network(), tracks.forecast)}
     if name == "floor":
@@ -136,7 +132,7 @@ def score(parts):
                 shown.append(pictures.to_uint8(prediction))
     scores = np.array(scores)  # (videos, names in SCORES, HORIZON)
     mse_error = floor.standard_error(scores[:, predict.SCORES.index("mse")])
-    return predict.summary(scores.mean(axis=0)) | {"mse_standard_error": mse_error}, shown
+    return predict.mean_over_videos(scores) | {"mse_standard_error": mse_error}, shown
 
 
 def describe(name, path, model, out):

@@ -58,7 +58,9 @@ NETWORKS = {  # devices, bytes a second from each
 
 def step_seconds(config, count):
     """Median seconds of a training step on the first `count` devices."""
-    distribution = devices.start(devices.Devices(devices=str(count), process_count=1))
+    distribution = devices.start(
+        devices.Devices(devices=str(count), process_count=1), config.batch_size
+    )
     with devices.distribution_scope(distribution):
         closed_loop = train.ClosedLoop(train.build_model(config), config)
         batch = train.ClosedLoopVideos(config)[0]
