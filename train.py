@@ -58,10 +58,9 @@ LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossen
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class Config:
-    """All hyperparameters; their defaults are the `cpu` preset.
+    """All hyperparameters; their defaults are the `cpu` preset."""
 
-    tyro makes an option of each field, and its help of the line below it; pydantic checks values.
-    """
+    # tyro makes an option of each field, and its help of the line below it; pydantic checks values.
 
     # The data
     data: str = data.MOVING_MNIST
@@ -97,7 +96,7 @@ class Config:
     adam_learning_rate: PositiveFloat = 1e-3
     """Of Adam, for the first layer, the heads, biases and norms (1e-3: Kingma and Ba 2015)."""
     sampling_epochs: NonNegativeInt = 4
-    """Epochs in which the chance that a frame beyond the context is real falls to 0."""
+    """Epochs in which the probability that a frame beyond the context is real falls to 0."""
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
     """Initial weights, training videos and scheduled sampling follow from it."""
     validation_videos: PositiveInt = 200
