@@ -46,7 +46,6 @@ import data
 import model as models
 from extras import runs, sources, sprites
 
-SHIPPED = data.ASSETS / "forecaster.keras"
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
 
 
@@ -54,7 +53,7 @@ SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
 class Request:
     """What to forecast."""
 
-    model: tyro.conf.Positional[Path] = SHIPPED
+    model: tyro.conf.Positional[Path] = runs.SHIPPED
     """A run folder or a .keras file; left out: the shipped weights."""
     data: str = "test"
     """test, validation (of a run on own clips: theirs), official, or your own: a video file, an

@@ -101,8 +101,9 @@ class Config:
     """Initial weights, training videos and scheduled sampling follow from it."""
     validation_videos: PositiveInt = 200
     """Validation videos to forecast after each epoch; all, if own clips have fewer."""
-    init: str | None = None
-    """A .keras file or a run's folder to take weights from; --config RUN takes its layers, too."""
+    init: str = "auto"
+    """Weights to start from: a .keras file or a run's folder; none: new ones; auto: for own clips the
+    shipped ones, if their layers are those of the options below."""
 
     # The model
     model: Literal["forecaster", "keras-example"] = "forecaster"
@@ -327,7 +328,7 @@ def train(config, folder, resume=False, log=None, distribution=None):
     folder = Path(folder)
     sources.check_config(config)
     trackers.check_installed(log)
-    given = runs.load_model(config.init) if config.init and not resume else None
+    given = None if resume else runs.initial_model(config)
     with runs.own_folder(folder, resume):
         fit(config, folder, given, resume, log, distribution)
 
@@ -357,6 +358,8 @@ def fit(config, folder, given, resume, log, distribution):
     else:
         if given:
             runs.copy_weights(given, model)
+        else:
+            config = dataclasses.replace(config, init="none")
         runs.start(folder, config, closed_loop, here)
 
     print(
@@ -434,8 +437,6 @@ def main():
         raise InputError("--config needs a new folder: --run DIR")
     if config.data != data.MOVING_MNIST:
         config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
-    if config.init:
-        config = dataclasses.replace(config, init=str(Path(config.init).absolute()))
     folder = start.resume or start.run or Path("runs") / start.preset
     distribution = devices.start(arguments.devices, config.batch_size)
     train(config, folder, bool(start.resume), start.log, distribution)

@@ -39,6 +39,7 @@ import model as models
 from extras import cli, devices, pictures, sources
 from extras.optimizer import cooldown_start, learning_rate
 
+SHIPPED = data.ASSETS / "forecaster.keras"
 CHECKPOINT, INIT = "checkpoint.keras", "init.keras"
 EARLIER_COMMIT = "4faf66b"  # the last one with other models and other fields in a config
 
@@ -83,6 +84,29 @@ def load_model(path):
     if not weights or not all(np.isfinite(weight).all() for weight in weights):
         raise InputError(f"{path} has no weights, or some that are no numbers: name another one")
     return model
+
+
+def initial_model(config):
+    """The model whose weights a run starts from; None: it starts from new ones.
+
+    Args:
+        config: a `Config` of train.py.
+
+    Raises:
+        InputError: `--init` names none.
+    """
+    if config.init == "none" or (config.init == "auto" and config.data == data.MOVING_MNIST):
+        return None
+    if config.init != "auto":
+        return load_model(config.init)
+    if config.model != "forecaster":
+        return None
+    shipped = load_model(SHIPPED)
+    layers = {**shipped.architecture, "channels": config.channels, "precision": config.precision}
+    if any(getattr(config, name) != value for name, value in layers.items()):
+        return None
+    print("Training starts from the shipped weights; --init none starts from new ones.")
+    return shipped
 
 
 def copy_weights(source, model):
@@ -145,8 +169,8 @@ def read_config(path, kind=dict):
     if not path.exists():
         raise InputError(f"there is no run with {path}: name the folder of a run")
     fields = read_json(path, dict)
-    if isinstance(fields.get("init"), str):
-        fields["init"] = str(path.parent.absolute() / fields["init"])
+    if fields.get("init") == INIT:
+        fields["init"] = str(path.with_name(INIT).absolute())
     try:
         return kind(**fields)
     except pydantic.ValidationError as error:
@@ -166,7 +190,9 @@ def read_config(path, kind=dict):
 def write_config(folder, config):
     """Write a `train.Config`; the weights that a run started from are those that it has kept."""
     fields = dataclasses.asdict(config)
-    write_json(folder / "config.json", {**fields, "init": INIT if config.init else None})
+    if config.init != "none":
+        fields["init"] = INIT
+    write_json(folder / "config.json", fields)
 
 
 def read_log(folder, epochs):
@@ -268,7 +294,7 @@ def start(folder, config, closed_loop, here):
     """
     if devices.process > 0:
         return
-    if config.init:
+    if config.init != "none":
         with atomic_write(folder / INIT) as path:
             closed_loop.model.save(path)
     with atomic_write(folder / CHECKPOINT) as path:

@@ -258,7 +258,7 @@ if TINY:
     config = dataclasses.replace(config, **small)
 
 model = train.build_model(config)
-shipped = runs.load_model(predict.SHIPPED)
+shipped = runs.load_model(runs.SHIPPED)
 
 for name, forecaster in {"tiny": model, "shipped": shipped}.items():
     print(f"{name}: {forecaster.count_params() / 1e6:.2f} million parameters")

@@ -18,7 +18,6 @@ import pytest
 
 import data
 import model as models
-import predict
 import train
 from extras import cli, clips, devices, runs
 from helpers import QUICK, array, log_of, log_without_times, options
@@ -44,7 +43,7 @@ def on_four_devices(test):
 
 def forecast_of_shipped_weights():
     context = data.to_float(data.EvaluationVideos("test", frames=4)[[0]])
-    return models.rollout(runs.load_model(predict.SHIPPED), context, 4)
+    return models.rollout(runs.load_model(runs.SHIPPED), context, 4)
 
 
 @pytest.mark.skipif(on_jax or not has_jax, reason="runs tests on JAX from another backend")
