@@ -71,7 +71,8 @@ if tuple(map(int, keras.__version__.split(".")[:2])) < tuple(map(int, KERAS_NEED
         "pip install -r requirements.txt"
     )
 if keras.backend.backend() not in ("tensorflow", "jax"):
-    sys.exit("this needs KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax")
+    print("this needs KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax", file=sys.stderr)
+    sys.exit(2)
 # A person's ~/.keras/keras.json may say otherwise. Channels are last in every array of ours.
 keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")

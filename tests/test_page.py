@@ -36,18 +36,14 @@ def written(tmp_path_factory):
     videos = np.stack([video(10, n) for n in range(2)])
     context, truth = videos[:, :4], videos[:, 4:]
     prediction = data.to_float(truth[:, ::-1])
-    gifs, stills, errors = [], [], []
+    gifs, stills = [], []
     for n in range(2):
         frames = animate.side_by_side(context[n], truth[n], prediction[n])
         gifs.append(path.with_name(f"clips-{n}.gif"))
         stills.append(frames[-1])
-        errors.append(predict.score(truth[[n]], prediction[[n]])["mse"])
         animate.write_gif(gifs[-1], frames)
-    scores = predict.score(truth, prediction)
-    page.write_page(
-        path, context, truth, prediction, gifs, stills, errors,
-        scores={"model": scores, "copying": scores}, milliseconds={"each": 200, "last": 1200},
-    )  # fmt: skip
+    milliseconds = {"each": 200, "last": 1200}
+    page.write_page(path, context, truth, prediction, gifs, stills, predict.score, milliseconds)
     return path, context, truth, prediction
 
 
