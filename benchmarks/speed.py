@@ -35,9 +35,9 @@ from keras import ops
 import data
 import model as models
 import train
-from extras import motion, runs
+from extras import compiling, motion, runs
 
-PRESETS, ON_TENSORFLOW = train.PRESETS, models.ON_TENSORFLOW
+PRESETS, ON_TENSORFLOW = train.PRESETS, compiling.ON_TENSORFLOW
 TURNS = 3
 # The parts of a training step, and what TensorFlow's names of their operations have in them.
 # `name_operations` makes the first two names.
