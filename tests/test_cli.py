@@ -151,7 +151,7 @@ def expected():
     return forecast_and_loss()
 
 
-@pytest.mark.parametrize("floatx", ["float16", "float64"])
+@pytest.mark.parametrize("floatx", ["float16", pytest.param("float64", marks=pytest.mark.slow)])
 def test_keras_json_changes_nothing(tmp_path, expected, floatx):
     """A person's settings for other projects are not for this one."""
     settings = {"image_data_format": "channels_first", "floatx": floatx}
