@@ -107,8 +107,8 @@ play([in_a_row(videos[:, n]) for n in range(20)], "Six videos of two moving digi
 # ## 2. Three sets
 #
 # **Training** videos are made while training asks for them, from MNIST's 60,000 training digits,
-# and never repeat. So nothing can be learned by heart. A batch depends on the seed and on its
-# number alone.
+# and never repeat. So nothing can be learned by heart. A batch depends on the seed, the epoch and
+# its number alone.
 
 # %%
 training = data.MovingMNIST(seed=0, batch_size=4, batches=250)
@@ -236,10 +236,10 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # next_frame = gate * moved + (1 - gate) * painted
 # ```
 #
-# **It is told how things have moved so far.** For each block of 4 × 4 pixels, `motion.block_matching`
-# measures how the last frame moved into this one, as codecs for video do. What was measured earlier
-# is carried along with the things that move. Nothing of this is learned. What will happen *next* is
-# left to the ConvLSTM2D layers.
+# **It is told how things have moved so far.** For each block of 4 × 4 pixels,
+# `motion.block_matching` measures how the last frame moved into this one, as codecs for video do.
+# What was measured earlier is carried along with the things that move. Nothing of this is learned.
+# What will happen *next* is left to the ConvLSTM2D layers.
 #
 # Whatever is inside, every model is one step:
 #
@@ -247,9 +247,10 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # next_frame, states = model.step(frame, states)
 # ```
 #
-# `train.PRESETS` has several sizes. We train `tiny`. The project also ships the weights of a larger
-# model, which was trained for longer, and we shall need them. All hyperparameters are fields of
-# `train.Config`, each with a comment.
+# `train.PRESETS` has several sizes. We train `tiny`. It has one ConvLSTM2D layer, at 8 × 8, and
+# sees 1,200 videos. The project also ships the weights of a larger model, trained on a GPU with
+# 240,000 videos, and we shall need them. All hyperparameters are fields of `train.Config`, each
+# with a comment.
 
 # %%
 config = train.PRESETS["tiny"]
@@ -274,7 +275,9 @@ for name, forecaster in {"tiny": model, "shipped": shipped}.items():
 # is trained ("teacher forcing"), it never learns to live with its own mistakes. So it is trained as
 # it will be used, in closed loop: it reads some real frames, and goes on from its own predictions.
 # In the beginning most of those are replaced by real frames; their share falls to zero ("scheduled
-# sampling", Bengio et al. 2015). These are the essential lines of the model's `unroll`:
+# sampling", Bengio et al. 2015). `real_mask` says which frames are really read; once the model has
+# been given a prediction of its own, it goes on alone to the end. These are the essential lines of
+# the model's `unroll`:
 #
 # ```python
 # for n in range(videos.shape[1]):
@@ -288,11 +291,12 @@ for name, forecaster in {"tiny": model, "shipped": shipped}.items():
 # The loss is the squared error, summed over the pixels of a frame. A second, smaller one compares
 # the predicted motion with the motion that was then measured.
 #
-# To be quick, `tiny` trains on videos of 12 frames: it reads six and predicts six. Afterwards it can
-# read and predict as many as you like, since all it has learned is one step.
+# To be quick, `tiny` trains on videos of 12 frames: it reads six and predicts six. Afterwards it
+# can read and predict as many as you like, since all it has learned is one step.
 #
 # `train.train` is what `python train.py --preset tiny` runs. It leaves a folder with the weights, a
-# log, pictures, and all that is needed to go on.
+# log, pictures, and all that is needed to go on. In the progress bar, `frames_loss` is the error of
+# the frames, `motion_loss` that of the motion, and `val_mse` that of validation videos.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
@@ -582,7 +586,7 @@ strip(crossing[0], {"sprite 1": parts[0, 0], "sprite 2": parts[0, 1]}, real_labe
 # %% [markdown]
 # Each sprite is now a video of its own, with one digit. The *same* model forecasts each of them,
 # without any further training, and the brighter pixel of both forecasts is taken. From the
-# terminal: `python predict.py --sprites 2`.
+# terminal: `python predict.py --sprites 2`. The strip shows the one of 40 videos that gains most.
 
 # %%
 forecasts["with sprites"] = sprites.rollout(shipped, contexts, 10, count=2)
@@ -657,11 +661,11 @@ for name, frames in [("the mean of all futures", best[10:]), ("the shipped model
 # error. Nobody can do better in the long run, and it is blurred, too.
 #
 # `benchmarks/floor.py` computes this mean for videos of two digits whose shapes and places are
-# known exactly. Its error is **8.6**, the floor for every model. Between it and ours stands another
-# yardstick, `benchmarks/tracks.py`: it takes the frames apart into sprites, and gives the exact
-# places of each to a small network that has learned from a million simulated tracks how things
-# move in Moving MNIST. It never sees a pixel, and is told the law of motion. Its error is about
-# **11.5**.
+# known exactly, the ten places in the context. Its error is about **8.6**, the floor for every
+# model. Between it and ours stands another yardstick, `benchmarks/tracks.py`: it takes the frames
+# apart into sprites, and gives the measured places of each to a small network that has learned from
+# a million simulated tracks how things move in Moving MNIST. It never sees a pixel, so it need not
+# find out the law of motion from pictures. Its error is about **11.5**.
 
 # %%
 FLOOR = [4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4]  # of predicted frames 1 to 10
@@ -682,32 +686,33 @@ curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to g
 # %% [markdown]
 # So the error has four parts, from the top of this list to the bottom:
 #
-# - from frames to **sprites**: to tell apart digits that get in each other's way;
-# - from sprites to **tracks**: to know speed and walls as exactly as the frames show them. The
-#   model has to learn that law from pixels, and its own blurred predictions become its inputs;
-# - from tracks to the **floor**: to use the law perfectly;
+# - from "shipped" to "with **sprites**": to tell apart digits that get in each other's way;
+# - from "with sprites" to "**tracks**, and the law of motion": to know speed and walls as exactly
+#   as the frames show them. The model has to learn that law from pixels, and its own blurred
+#   predictions become its inputs;
+# - from there to the **floor**: to use the law perfectly;
 # - the **floor** itself: what the context does not tell.
 #
-# (The model's errors here are those of a few validation videos. The other two were computed on the
-# test set, as in the README's table.)
+# (The first four errors are those of the first 40 validation videos. The last two were computed on
+# the test set, as in the README's table.)
 #
 # ## 14. Your turn
 #
-# 1. **Twenty frames ahead.** Take videos of 30 frames,
-#    `data.EvaluationVideos("validation", frames=30)[[0]]`, and call `models.rollout` with
-#    `horizon=20`. When does it stop being a forecast? In the terminal:
-#    `python animate.py --horizon 20`.
+# 1. **Twenty frames ahead.** Take videos of 30 frames, `data.EvaluationVideos("validation",
+#    frames=30)[[0]]`, and call `models.rollout(shipped, data.to_float(videos[:, :10]),
+#    horizon=20)`. When does it stop being a forecast? In the terminal: `python animate.py --horizon
+#    20`.
 # 2. **How much must it see?** Forecast from `contexts[:, -n:]` for `n` of 1, 2, 3 and 5. One frame
 #    tells what the digits look like, but not where they are going. How many are enough?
 # 3. **Three digits.** Forecast `data.EvaluationVideos("validation", digits_per_video=3)`, which the
 #    shipped model has never seen, with and without `sprites.rollout(..., count=3)`. To train on
 #    such videos: `python train.py --init assets/forecaster.keras --digits-per-video 3 --run
-#    runs/three`.
+#    runs/three` (about an hour on two cores).
 # 4. **Another layer.** In section 10, replace `shipped.stack_down` by `shipped.stack_coarse`. Which
 #    of the two follows the digit more closely? (At 8 × 8 places, of course, all is coarser.)
-# 5. **Teacher forcing.** Train with `dataclasses.replace(config, teacher_forcing=True)`, and draw
-#    section 8 again. What does the closed loop bring?
-# 6. **Nothing measured.** Train with `dataclasses.replace(config, motion_radius=0)`. Now the layers
-#    must find out by themselves how things move, and paint every pixel. Compare both curves.
+# 5. **Teacher forcing.** Put `config = dataclasses.replace(config, teacher_forcing=True)` at the
+#    top of section 6, and run sections 6 to 8 again. What does the closed loop bring?
+# 6. **Nothing measured.** Do the same with `dataclasses.replace(config, motion_radius=0)`. Now the
+#    layers must find out by themselves how things move, and paint every pixel. Compare both curves.
 # 7. **A video of your own.** `python train.py --data film.mp4 --preset tiny --run runs/film`, then
 #    `python animate.py runs/film`. (To read MP4 files: `pip install av`.)

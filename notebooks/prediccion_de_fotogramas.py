@@ -18,12 +18,14 @@
 #
 # Un modelo ve diez fotogramas de un vídeo y predice los diez siguientes. Este cuaderno cuenta cómo:
 # de qué están hechos los datos, qué hace una capa ConvLSTM2D, cómo se entrena un modelo, hasta qué
-# punto acierta, qué ocurre en su interior y por qué cuesta tanto eliminar la última parte del error.
+# punto acierta, qué ocurre en su interior y por qué cuesta tanto eliminar la última parte del
+# error.
 #
-# Aquí no se repite nada del código del proyecto. Las celdas llaman a funciones de cinco archivos
-# cortos, pensados para leerse en este orden: `data.py`, `model.py`, `train.py`, `predict.py` y
-# `animate.py`. Los nombres del código y los mensajes de los programas están en inglés. Ejecutarlo
-# todo lleva menos de cinco minutos con dos núcleos de CPU; no hace falta una GPU.
+# Aquí no se vuelve a programar el modelo: las celdas llaman a funciones de cinco archivos, pensados
+# para leerse en este orden: `data.py`, `model.py`, `train.py`, `predict.py` y `animate.py`, y a
+# unas pocas de la carpeta `extras`. Los nombres del código y los mensajes de los programas están en
+# inglés. Ejecutarlo todo lleva menos de cinco minutos con dos núcleos de CPU; no hace falta una
+# GPU.
 #
 # La primera celda busca esos archivos. Si más adelante Python no encuentra algún paquete, ejecuta
 # `%pip install -r requirements.txt` en una celda aparte y reinicia el kernel.
@@ -48,7 +50,7 @@ import dataclasses
 import tempfile
 import time
 
-# Los archivos del proyecto van antes que Keras, porque preparan su backend.
+# Los archivos del proyecto van antes que Keras, porque preparan el entorno de Keras.
 import animate
 import data
 import model as models
@@ -84,7 +86,7 @@ print("dígitos:", digits.shape, digits.dtype)
 print("vídeos:", videos.shape, videos.dtype, "(vídeos, fotogramas, alto, ancho, canales)")
 
 # %% [markdown]
-# La mejor forma de ver un vídeo es un GIF. Esta pequeña función lo muestra dentro del cuaderno.
+# Para ver un vídeo dentro del cuaderno, lo más cómodo es un GIF. Esta pequeña función lo muestra.
 
 
 # %%
@@ -112,7 +114,7 @@ play(
 #
 # Los vídeos de **entrenamiento** se generan a medida que hacen falta, con los 60 000 dígitos de
 # entrenamiento de MNIST, y nunca se repiten. Así no hay nada que aprender de memoria. Cada lote
-# depende únicamente de la semilla y de su número.
+# depende únicamente de la semilla, de la época y de su número.
 
 # %%
 training = data.MovingMNIST(seed=0, batch_size=4, batches=250)
@@ -124,11 +126,11 @@ print("el primer lote, si se pide otra vez, es el mismo:", np.array_equal(x, tra
 print("el segundo lote es igual que el primero:", np.array_equal(x, training[1][0]))
 
 # %% [markdown]
-# Los vídeos de **validación** son siempre los mismos 10 000. Están hechos con los dígitos de
-# *prueba* de MNIST, una caligrafía que ningún modelo ha visto al entrenarse. Siempre que en este
-# cuaderno se juzga un modelo, se hace con ellos. El conjunto de **prueba**, reservado para la
-# evaluación final, se forma del mismo modo con la otra mitad de esos dígitos. Los vídeos de ambos
-# se crean en el momento en que se piden, por su índice:
+# Los vídeos de **validación** son siempre los mismos 10 000. Están hechos con la mitad de los
+# dígitos de *prueba* de MNIST, una caligrafía que ningún modelo ha visto al entrenarse. Cuando en
+# este cuaderno se juzga un modelo, se hace con algunos de ellos. El conjunto de **prueba**,
+# reservado para la evaluación final, se forma del mismo modo con la otra mitad de esos dígitos. Los
+# vídeos de ambos se crean en el momento en que se piden, por su índice:
 
 # %%
 validation = data.EvaluationVideos("validation")
@@ -140,8 +142,8 @@ print(f"{len(validation)} vídeos de validación; los primeros:", examples.shape
 # ## 3. La respuesta es el fotograma siguiente
 #
 # Nadie tiene que etiquetar nada. ¿Qué viene después del fotograma $n$? La respuesta correcta es el
-# fotograma $n + 1$, y está en el propio vídeo. Por eso la entrada $x$ y el objetivo $y$ son el mismo
-# vídeo, desplazado un fotograma. Estas son las líneas esenciales de `data.shift_frames`:
+# fotograma $n + 1$, y está en el propio vídeo. Por eso la entrada $x$ y el objetivo $y$ son el
+# mismo vídeo, desplazado un fotograma. Estas son las líneas esenciales de `data.shift_frames`:
 #
 # ```python
 # videos = to_float(videos)              # uint8 en 0..255 -> float32 en [0, 1]
@@ -164,9 +166,10 @@ pictures.film_strip([inputs, targets], ["entrada x", "objetivo y"], scale=2)
 # ## 4. ConvLSTM2D: una memoria con forma de imagen
 #
 # Un solo fotograma no dice hacia dónde va un dígito. Para saberlo hace falta memoria. Una capa
-# ConvLSTM2D (Shi et al., 2015) conserva dos estados de un fotograma al siguiente: su salida $h$ y su
-# memoria $c$. Ambos son imágenes con varios canales, uno por cada filtro. Para cada fotograma $x_n$
-# calcula
+# ConvLSTM2D (Shi et al., 2015) conserva dos estados de un fotograma al siguiente: su salida $h$ y
+# su memoria $c$. Ambos son imágenes con varios canales, uno por cada filtro. Para cada fotograma
+# $x_n$ calcula, con $\sigma$ la sigmoide, $[x, h]$ los canales de ambos juntos y $\odot$ el
+# producto píxel a píxel:
 #
 # $$\begin{aligned}
 # i &= \sigma(W_i * [x_n, h_{n-1}] + b_i) & &\text{puerta de entrada: qué escribir} \\
@@ -181,13 +184,13 @@ pictures.film_strip([inputs, targets], ["entrada x", "objetivo y"], scale=2)
 # sobre el movimiento en una esquina vale en todas las demás.
 #
 # Las cuatro convoluciones leen la misma entrada, de modo que se calculan como una sola con el
-# cuádruple de filtros. Por eso a 8 filtros les corresponden núcleos (*kernels*) con 32:
+# cuádruple de filtros. Por eso, con 8 filtros, los núcleos (*kernels*) tienen 32:
 
 # %%
 layer = models.ConvLSTM2D(filters=8, kernel_size=3)
 states = layer.initial_states(batch=1, height=64, width=64)
 for n in range(3):
-    h, states = layer.step(x[:1, n], states)  # un fotograma cada vez
+    h, states = layer.step(x[:1, n], states)  # fotograma a fotograma
 
 print("fotograma:", x[:1, 0].shape, "(lote, alto, ancho, canales)")
 print("h y c:", [tuple(state.shape) for state in states], "(lote, alto, ancho, filtros)")
@@ -200,9 +203,10 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # ## 5. Una pila de capas
 #
 # Una capa con núcleos de 3 × 3 ve un píxel más lejos con cada fotograma. Por eso se apilan varias:
-# cada una lee lo que dice la de abajo. El modelo más sencillo de este proyecto, `KerasExample`, es
-# la pila que aparece en la web de Keras: tres capas y una convolución que pinta el fotograma
-# siguiente. Este es su paso completo:
+# cada una lee la salida de la anterior. El modelo más sencillo de este proyecto, `KerasExample`, es
+# casi el ejemplo de la web de Keras: tres capas y una convolución que pinta el fotograma siguiente.
+# (Allí la última convolución ve también el fotograma que hay que predecir; aquí no). Este es su
+# paso:
 #
 # ```python
 # x, first_state = first.step(frame, states[0])  # (lote, alto, ancho, filtros)
@@ -226,8 +230,9 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 #          8×8 capas ConvLSTM2D ─────────────────────────┘
 # ```
 #
-# En su interior, cada capa *suma* algo a lo que dice la de abajo (una conexión residual), y así es
-# tan fácil entrenar muchas capas como pocas:
+# En la fila de 16 × 16, lo que sube de 8 × 8 se suma a lo que ya había. Dentro de cada pila, cada
+# capa *suma* su salida a lo que recibe de la anterior (una conexión residual), y así es tan fácil
+# entrenar muchas capas como pocas:
 #
 # ```python
 # for norm, conv_lstm, state in zip(self.norms, self.conv_lstms, states):
@@ -244,9 +249,9 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # ```
 #
 # **Se le dice cómo se ha movido todo hasta ahora.** Para cada bloque de 4 × 4 píxeles,
-# `motion.block_matching` mide cómo se ha llegado del fotograma anterior al actual, igual que los
-# códecs de vídeo. Lo que se midió antes viaja junto con los objetos que se mueven. Nada de esto se
-# aprende. Lo que pasará *después* queda en manos de las capas ConvLSTM2D.
+# `motion.block_matching` mide cuánto se ha movido desde el fotograma anterior, como hacen los
+# códecs de vídeo. Lo medido en fotogramas anteriores se desplaza junto con los objetos. Nada de
+# esto se aprende. Lo que pasará *después* queda en manos de las capas ConvLSTM2D.
 #
 # Tenga lo que tenga dentro, cada modelo es un solo paso:
 #
@@ -254,8 +259,9 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # next_frame, states = model.step(frame, states)
 # ```
 #
-# En `train.PRESETS` hay varios tamaños. Vamos a entrenar el menor, `tiny`. El proyecto incluye
-# además los pesos de un modelo mayor, entrenado durante más tiempo, que también nos van a hacer
+# En `train.PRESETS` hay varios tamaños. Vamos a entrenar el más pequeño, `tiny`, con 1200 vídeos;
+# solo tiene una capa ConvLSTM2D, la de 8 × 8. El proyecto trae además los pesos de un modelo mayor,
+# entrenado en una GPU con 240 000 vídeos. Lo llamaremos «el incluido», y también nos va a hacer
 # falta. Cada hiperparámetro es un campo de `train.Config`, con su comentario.
 
 # %%
@@ -278,11 +284,13 @@ for name, forecaster in {"tiny": model, "incluido": shipped}.items():
 # ## 6. El entrenamiento
 #
 # El modelo tendrá que continuar a partir de sus propias predicciones. Si al entrenarse solo ve
-# fotogramas reales (*teacher forcing*), nunca aprende a convivir con sus errores. Por eso se entrena
-# tal como se va a usar, en bucle cerrado: lee unos fotogramas reales y continúa a partir de lo que
-# él mismo predice. Al principio, casi todas esas predicciones se sustituyen por fotogramas reales;
-# la proporción va bajando hasta cero (muestreo programado o *scheduled sampling*, Bengio et al.,
-# 2015). Estas son las líneas esenciales del método `unroll` del modelo:
+# fotogramas reales (*teacher forcing*), nunca aprende a convivir con sus errores. Por eso se
+# entrena tal como se va a usar, en bucle cerrado: lee unos fotogramas reales y continúa a partir de
+# lo que él mismo predice. Al principio, casi todas esas predicciones se sustituyen por fotogramas
+# reales; la proporción va bajando hasta cero (muestreo programado o *scheduled sampling*, Bengio et
+# al., 2015). `real_mask` dice qué fotogramas se leen de verdad; en cuanto el modelo recibe una
+# predicción propia, sigue solo hasta el final. Estas son las líneas esenciales de su método
+# `unroll`:
 #
 # ```python
 # for n in range(videos.shape[1]):
@@ -293,14 +301,17 @@ for name, forecaster in {"tiny": model, "incluido": shipped}.items():
 #     prediction, states = step(frame, states)
 # ```
 #
-# La función de pérdida es el error cuadrático, sumado sobre los píxeles de un fotograma. Un segundo
-# término, de menor peso, compara el movimiento predicho con el que después se midió.
+# La función de pérdida es el error cuadrático, sumado para todos los píxeles de un fotograma. Un
+# segundo término, de menor peso, compara el movimiento predicho con el que se mide después en el
+# vídeo real.
 #
 # Para ir deprisa, `tiny` se entrena con vídeos de 12 fotogramas: lee seis y predice seis. Después
 # puede leer y predecir cuantos haga falta, porque lo único que ha aprendido es a dar un paso.
 #
-# `train.train` es lo que ejecuta `python train.py --preset tiny`. Deja una carpeta con los pesos, un
-# registro, imágenes y todo lo necesario para continuar.
+# `train.train` es lo que ejecuta `python train.py --preset tiny`. Deja una carpeta con los pesos,
+# un registro, imágenes y todo lo necesario para reanudar el entrenamiento. En la barra,
+# `frames_loss` es el error de los fotogramas, `motion_loss` el del movimiento y `val_mse` el de los
+# vídeos de validación.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
@@ -317,7 +328,7 @@ def curves(lines, horizontal, title):
     _, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for label, line in lines.items():
         axis.plot(*line, marker=".", label=label)
-    axis.set(xlabel=horizontal, ylabel="MSE, suma sobre los píxeles", title=title, ylim=(0, None))
+    axis.set(xlabel=horizontal, ylabel="MSE, suma de los píxeles", title=title, ylim=(0, None))
     axis.grid(alpha=0.3)
     axis.legend()
     plt.show()
@@ -338,9 +349,9 @@ curves(lines, "vídeos de entrenamiento", "Predicciones de vídeos de validació
 # %% [markdown]
 # ## 7. Entran diez fotogramas, salen diez
 #
-# Ahora, un vídeo de validación al azar (con otra semilla, otro vídeo). El modelo lee diez
-# fotogramas y predice diez más sin volver a ver ninguno real. Las líneas esenciales de
-# `model.rollout`:
+# Ahora, un vídeo de validación al azar (si cambias la semilla, sale otro). El modelo lee diez
+# fotogramas (el *contexto*) y predice diez más sin volver a ver ninguno real. Las líneas esenciales
+# de `model.rollout`:
 #
 # ```python
 # for n in range(frames + horizon - 1):
@@ -361,8 +372,9 @@ print("contexto", context.shape, "-> predicción", prediction.shape)
 pictures.forecast_strip(context, truth, prediction, labels=("real", "predicción"))
 
 # %% [markdown]
-# Cuanto más lejos, más borroso. Y lo borroso tiene su razón: el error se eleva al cuadrado, así que,
-# si un dígito puede estar en dos sitios, lo que menos cuesta es poner medio dígito en cada uno.
+# Cuanto más lejos, más borroso. Y tiene su explicación: el error se eleva al cuadrado, así que, si
+# un dígito puede estar en dos sitios, lo que menos cuesta es dibujarlo en los dos, a media
+# intensidad.
 #
 # Aquí están nuestro modelo y el incluido, cada uno con su error: en naranja, donde la predicción es
 # demasiado clara; en azul, donde es demasiado oscura.
@@ -392,9 +404,10 @@ strip(
 # ## 8. Cuánto se equivoca y cuándo
 #
 # Un solo vídeo no demuestra nada. `predict.score` compara muchas predicciones con los fotogramas
-# reales. El MSE es el error cuadrático, sumado sobre los píxeles de un fotograma. El SSIM compara
-# estructuras; 1 significa que las imágenes son iguales. Un modelo que valga algo tiene que superar a
-# quien se limita a copiar el último fotograma que vio.
+# reales. El MSE es el error cuadrático, sumado para todos los píxeles de un fotograma (la M es de
+# *media*, pero los artículos sobre Moving MNIST lo dan así). El SSIM compara estructuras; 1
+# significa que las imágenes son iguales. Un modelo que valga algo tiene que superar a quien se
+# limita a copiar el último fotograma que vio.
 
 # %%
 contexts, truths = data.to_float(examples[:, :10]), examples[:, 10:]
@@ -412,7 +425,8 @@ lines = {name: (ahead, score["mse"]) for name, score in scores.items()}
 curves(lines, "fotograma predicho", "Tres predicciones de los mismos vídeos")
 
 # %% [markdown]
-# El error crece con cada fotograma: una dirección ligeramente equivocada lleva cada vez más lejos.
+# El error crece con cada fotograma: una dirección ligeramente equivocada lleva cada vez más lejos
+# del sitio correcto.
 #
 # Cuatro de estos vídeos, con el real a la izquierda y la predicción del modelo incluido a la
 # derecha. Los dos lados muestran primero el mismo contexto, con borde gris. Con el borde naranja
@@ -431,10 +445,10 @@ HTML("".join(play(video, "Vídeo real junto al predicho").data for video in anim
 # ## 9. Una imagen que favorece y otra que dice la verdad
 #
 # Muchas demostraciones enseñan predicciones como las de la segunda fila. Cada una se hizo a partir
-# de los fotogramas *reales* anteriores (*teacher forcing*): el modelo nunca tiene que mirar más allá
-# de un fotograma. La cuarta fila predice los mismos fotogramas con los mismos pesos, pero en cadena,
-# a partir de sus propias predicciones. Compara las últimas columnas y, ante cualquier imagen de un
-# vídeo predicho, pregúntate cuál de las dos estás viendo.
+# de los fotogramas *reales* anteriores (*teacher forcing*): el modelo nunca tiene que adelantarse
+# más de un fotograma. La cuarta fila predice los mismos fotogramas con los mismos pesos, pero en
+# cadena, es decir, en bucle cerrado: a partir de sus propias predicciones. Compara las últimas
+# columnas y, ante cualquier imagen de un vídeo predicho, pregúntate cuál de las dos estás viendo.
 
 # %%
 FEW = 2 if TINY else 16
@@ -460,11 +474,11 @@ curves(lines, "fotograma predicho", "El mismo modelo, los mismos fotogramas")
 # %% [markdown]
 # ## 10. Una capa ConvLSTM2D por dentro
 #
-# ¿Qué hacen las puertas cuando pasa un dígito? El modelo incluido ve dos vídeos a la vez: uno con un
-# solo dígito y otro completamente negro. Anotamos lo que ocurre en su primera capa ConvLSTM2D, que
-# trabaja en una cuadrícula de 16 × 16. Toda diferencia entre los dos vídeos es la reacción de la
-# capa al dígito. Las puertas se calculan con los pesos de la capa, exactamente como en las fórmulas
-# de arriba.
+# ¿Qué hacen las puertas cuando pasa un dígito? El modelo incluido ve dos vídeos a la vez: uno con
+# un solo dígito y otro completamente negro. Anotamos lo que ocurre en su primera capa ConvLSTM2D,
+# que trabaja en una cuadrícula de 16 × 16. Toda diferencia entre los dos vídeos es la reacción de
+# la capa al dígito. Las puertas se calculan con los pesos de la capa, exactamente como en las
+# fórmulas de la sección 4.
 
 # %%
 single_digits = data.EvaluationVideos("validation", digits_per_video=1)
@@ -506,16 +520,17 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Las filas dos, tres y cuatro son las puertas. Todo se mueve con el dígito, aunque los pesos de la
-# capa son los mismos en todas partes y no saben nada de dígitos. Antes del primer fotograma, la
-# memoria *c* está vacía. A partir de ahí contiene lo que la puerta de entrada dejó pasar y la de
-# olvido conservó. Así es como una capa que ve un solo fotograma cada vez puede saber qué hubo antes.
+# Las filas segunda, tercera y cuarta son las puertas. Todo se mueve con el dígito, aunque los pesos
+# de la capa son los mismos en todas partes y no saben nada de dígitos. Antes del primer fotograma,
+# la memoria $c$ está vacía. A partir de ahí contiene lo que la puerta de entrada dejó pasar y la de
+# olvido conservó. Así es como una capa que ve un solo fotograma a la vez puede saber qué hubo
+# antes.
 #
 # ## 11. Hacia dónde cree el modelo que va todo
 #
 # Para cada bloque de 4 × 4 píxeles, el modelo predice un desplazamiento antes de ver el fotograma
-# siguiente. No es un único número, sino una probabilidad para cada valor entero de −4 a 4 píxeles en
-# cada eje. Deja sus logits en el estado `predicted_motion`, primero los verticales.
+# siguiente. No es un único número, sino una probabilidad para cada valor entero de −4 a 4 píxeles
+# en cada eje. Deja sus logits en el estado `predicted_motion`, primero los verticales.
 #
 # Un desplazamiento dice de dónde *viene* un píxel. El movimiento es, por tanto, su opuesto: un +2
 # vertical es un píxel que estaba dos píxeles más abajo y que ha subido.
@@ -539,7 +554,7 @@ view = {"xlim": (15.5, 57.5), "ylim": (63.5, 27.5)}  # donde están los dígitos
 for column, n in enumerate(range(4, 8)):
     rows, columns = np.nonzero(contrast[n] > 0.15)  # los bloques en los que hay algo
     centre_y, centre_x = motion.BLOCK * rows + 1.5, motion.BLOCK * columns + 1.5  # en píxeles
-    # El bloque de mayor contraste, y lo que se piensa de él.
+    # El bloque de mayor contraste, y lo que el modelo predice para él.
     block = np.unravel_index(contrast[n].argmax(), contrast[n].shape)
     corner = (motion.BLOCK * block[1] - 0.5, motion.BLOCK * block[0] - 0.5)
     for axis, moved, colour in [
@@ -567,23 +582,25 @@ for axis, label in zip(axes[:, 0], ["predicho", "medido", "píxeles hacia abajo"
 plt.show()
 
 # %% [markdown]
-# En naranja, el movimiento que el modelo espera: la media de sus probabilidades. Cada flecha empieza
-# donde están los píxeles y termina donde deberían estar en el fotograma siguiente. En azul, lo que
-# mide `block_matching` cuando ese fotograma llega. Fíjate en lo que pasa en las paredes.
+# En naranja, el movimiento que el modelo espera: la media de los desplazamientos, ponderada por sus
+# probabilidades. Cada flecha empieza donde están los píxeles y termina donde deberían estar en el
+# fotograma siguiente. En azul, lo que mide `block_matching` cuando ese fotograma llega. Fíjate en
+# lo que pasa en las paredes.
 #
-# Abajo, las probabilidades del bloque marcado en rojo y, con un círculo azul, lo que pasó después. Un
-# solo cuadro oscuro significa que el modelo está seguro. Si hay varios coloreados, duda: los píxeles
-# desplazados son una mezcla, y de ahí viene lo borroso.
+# Abajo, las probabilidades del bloque marcado en rojo y, con un círculo azul, lo que pasó después.
+# Un solo cuadro oscuro significa que el modelo está seguro. Si hay varios coloreados, duda: los
+# píxeles desplazados son una mezcla, y por eso se ven borrosos.
 #
 # ## 12. Fotogramas separados en sprites
 #
-# Buena parte del error se debe a dígitos que se estorban. Donde se superponen, parecen un solo
-# objeto. Pero cada uno se mueve entero, y eso los delata: nada de un dígito ha sido nunca más claro
-# que lo que ahora se ve en su sitio. Por eso `sprites.decompose` empieza con dos copias del primer
-# fotograma. De un fotograma al siguiente, lleva cada copia adonde mejor encaja y le quita lo que ahí
-# sea más claro que el fotograma, porque eso no se ha movido con ella. Recorre los fotogramas hacia
-# delante, hacia atrás y otra vez hacia delante. Esto se mide, no se aprende. (Wang y Adelson, 1994;
-# Jojic y Frey, 2001).
+# Un *sprite* es una imagen pequeña que se mueve entera, como en los videojuegos. Buena parte del
+# error se debe a dígitos que se cruzan. Donde se superponen, parecen un solo objeto. Pero cada uno
+# se mueve entero, y eso los delata: si se coloca un dígito donde está en otro fotograma, ninguno de
+# sus píxeles es más claro que lo que se ve allí. Por eso `sprites.decompose` empieza con dos copias
+# del primer fotograma. De un fotograma al siguiente, lleva cada copia adonde mejor encaja y le
+# quita lo que ahí sea más claro que el fotograma, porque eso no se ha movido con ella. Recorre los
+# fotogramas hacia delante, hacia atrás y otra vez hacia delante. Esto se mide, no se aprende (Wang
+# y Adelson, 1994; Jojic y Frey, 2001).
 
 # %%
 crossing = data.to_float(validation[[45]])[:, :10]  # sus dígitos se cruzan en el quinto fotograma
@@ -596,7 +613,8 @@ strip(crossing[0], {"sprite 1": parts[0, 0], "sprite 2": parts[0, 1]}, real_labe
 # %% [markdown]
 # Cada sprite es ahora un vídeo aparte, con un solo dígito. El *mismo* modelo predice cada uno por
 # separado, sin más entrenamiento, y de las dos predicciones se toma siempre el píxel más claro. En
-# la terminal: `python predict.py --sprites 2`.
+# la terminal: `python predict.py --sprites 2`. La tira muestra el vídeo de los 40 en el que más
+# ayudan los sprites.
 
 # %%
 forecasts["con sprites"] = sprites.rollout(shipped, contexts, 10, count=2)
@@ -615,9 +633,9 @@ strip(
 )
 
 # %% [markdown]
-# Tiene un precio. Los sprites suponen objetos claros sobre fondo negro que conservan su forma y se
-# mueven enteros. Esa es la definición de Moving MNIST, pero rara vez la de otros vídeos. Por eso
-# solo se usan si se piden.
+# Tiene un precio. Los sprites solo sirven si los objetos son claros sobre fondo negro, conservan su
+# forma y se mueven enteros. Así está definido Moving MNIST, pero pocos vídeos más cumplen todo eso.
+# Por eso solo se usan si se piden.
 #
 # ## 13. De dónde viene el error restante
 #
@@ -625,9 +643,10 @@ strip(
 # redondea hacia abajo a píxeles enteros. Por eso diez fotogramas no dicen cuál es su dirección
 # exacta, y direcciones que ahora parecen iguales llevan después a sitios distintos.
 #
-# Veámoslo. Este es un vídeo con un solo dígito. Probamos muchísimos dígitos que empiezan casi en el
-# mismo sitio y se mueven casi en la misma dirección, y nos quedamos con los que están exactamente en
-# la misma posición en cada uno de los diez primeros fotogramas: nadie podría distinguirlos del real.
+# Veámoslo. Tomamos un vídeo con un solo dígito y probamos 200 000 comienzos posibles del mismo
+# dígito, casi en el mismo sitio y casi en la misma dirección. Nos quedamos con los que están
+# exactamente en la misma posición en cada uno de los diez primeros fotogramas: nadie podría
+# distinguirlos del real.
 
 # %%
 real = single_digits.numbers[31, 0]  # qué dígito, x inicial, y inicial, dirección en vueltas
@@ -645,7 +664,7 @@ spread = np.array([0, 1 / room, 1 / room, 0.02])  # como mucho un píxel y un ci
 guesses = real + spread * np.random.default_rng(0).uniform(-1, 1, size=(200_000, 4))
 fits = (places(guesses) == places(real))[..., :10].all(axis=(1, 2))
 futures = data.to_float(data.move_digits(single_digits.digits, guesses[fits][:, None]))
-print(f"{fits.sum()} de {len(guesses)} se ven igual durante diez fotogramas")
+print(f"{fits.sum()} de {len(guesses)} se ven iguales durante diez fotogramas")
 print("sus contextos son iguales:", np.array_equal(futures[:, :10].min(0), futures[:, :10].max(0)))
 
 best = futures.mean(axis=0)
@@ -674,11 +693,12 @@ for name, frames in [
 # esperado. A la larga nadie puede hacerlo mejor, y también ella es borrosa.
 #
 # `benchmarks/floor.py` calcula esa media para vídeos de dos dígitos de los que se conocen con
-# exactitud la forma y las posiciones. Su error es **8.6**: una cota inferior para cualquier modelo.
-# Entre esa cota y nuestro modelo hay otra referencia, `benchmarks/tracks.py`: separa los fotogramas
-# en sprites y entrega las posiciones exactas de cada uno a una red pequeña, que ha aprendido con un
-# millón de trayectorias simuladas cómo se mueven los dígitos en Moving MNIST. Esa red no ve ni un
-# píxel; la ley del movimiento le viene dada. Su error es de unos **11.5**.
+# exactitud la forma y las diez primeras posiciones. Su error es de unos **8.6**: una cota inferior
+# para cualquier modelo. Entre esa cota y nuestro modelo hay otra referencia,
+# `benchmarks/tracks.py`: separa los fotogramas en sprites y entrega las posiciones medidas de cada
+# uno a una red pequeña, que ha aprendido con un millón de trayectorias simuladas cómo se mueven los
+# dígitos en Moving MNIST. Esa red no ve ni un píxel: no tiene que deducir la ley del movimiento a
+# partir de imágenes. Su error es de unos **11.5**.
 
 # %%
 FLOOR = [4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4]  # fotogramas predichos 1 a 10
@@ -694,38 +714,40 @@ for name, error in ladder.items():
     print(f"{name:30} {error:6.1f}")
 
 lines = {name: (ahead, scores[name]["mse"]) for name in ("incluido", "con sprites")}
-curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que queda por ganar")
+curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que queda por mejorar")
 
 # %% [markdown]
 # El error tiene, pues, cuatro partes. De arriba abajo en la lista:
 #
-# - de los fotogramas a los **sprites**: distinguir dígitos que se estorban;
-# - de los sprites a las **trayectorias**: conocer la velocidad y las paredes con toda la precisión
-#   que permiten los fotogramas. El modelo tiene que aprender esa ley a partir de píxeles, y además
-#   sus propias predicciones borrosas se convierten en su entrada;
-# - de las trayectorias a la **cota inferior**: aplicar la ley a la perfección;
+# - de «incluido» a «con **sprites**»: distinguir dígitos que se cruzan;
+# - de «con sprites» a «**trayectorias** y su ley»: conocer la velocidad y las paredes con toda la
+#   precisión que permiten los fotogramas. El modelo tiene que aprender esa ley a partir de píxeles,
+#   y además sus propias predicciones borrosas se convierten en su entrada;
+# - de «trayectorias y su ley» a «**cota inferior**»: aplicar la ley a la perfección;
 # - la propia **cota inferior**: lo que el contexto no dice.
 #
-# (Los errores del modelo son aquí los de unos pocos vídeos de validación. Los otros dos se
+# (Los cuatro primeros errores son los de los 40 primeros vídeos de validación; los dos últimos se
 # calcularon con el conjunto de prueba, como en la tabla del README).
 #
 # ## 14. Ahora te toca a ti
 #
-# 1. **Veinte fotogramas.** Toma vídeos de 30 fotogramas,
-#    `data.EvaluationVideos("validation", frames=30)[[0]]`, y llama a `models.rollout` con
-#    `horizon=20`. ¿Cuándo deja de ser una predicción? En la terminal:
-#    `python animate.py --horizon 20`.
-# 2. **¿Cuánto necesita ver?** Predice a partir de `contexts[:, -n:]` con `n` igual a 1, 2, 3 y 5. Un
-#    fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
+# 1. **Veinte fotogramas.** Toma vídeos de 30 fotogramas, `data.EvaluationVideos("validation",
+#    frames=30)[[0]]`, y llama a `models.rollout(shipped, data.to_float(videos[:, :10]),
+#    horizon=20)`. ¿Cuándo deja de ser una predicción? En la terminal: `python animate.py --horizon
+#    20`.
+# 2. **¿Cuánto necesita ver?** Predice a partir de `contexts[:, -n:]` con `n` igual a 1, 2, 3 y 5.
+#    Un fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
 # 3. **Tres dígitos.** Predice `data.EvaluationVideos("validation", digits_per_video=3)`, que el
-#    modelo incluido nunca ha visto, con `sprites.rollout(..., count=3)` y sin sprites. Para entrenar
-#    con vídeos así: `python train.py --init assets/forecaster.keras --digits-per-video 3 --run
-#    runs/three`.
+#    modelo incluido nunca ha visto, con `sprites.rollout(..., count=3)` y sin sprites. Para
+#    entrenar con vídeos así: `python train.py --init assets/forecaster.keras --digits-per-video 3
+#    --run runs/three` (alrededor de una hora con dos núcleos).
 # 4. **Otra capa.** En la sección 10, cambia `shipped.stack_down` por `shipped.stack_coarse`. ¿Cuál
-#    de las dos sigue más de cerca al dígito? (En una cuadrícula de 8 × 8 todo es, claro, más tosco).
-# 5. **Teacher forcing.** Entrena con `dataclasses.replace(config, teacher_forcing=True)` y vuelve a
-#    dibujar la sección 8. ¿Qué aporta el bucle cerrado?
-# 6. **Sin medir nada.** Entrena con `dataclasses.replace(config, motion_radius=0)`. Ahora las capas
-#    tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara las curvas.
+#    de las dos sigue más de cerca al dígito? (En una cuadrícula de 8 × 8 todo es, claro, más
+#    tosco).
+# 5. **Teacher forcing.** Pon `config = dataclasses.replace(config, teacher_forcing=True)` al
+#    principio de la sección 6 y repite las secciones 6 a 8. ¿Qué aporta el bucle cerrado?
+# 6. **Sin medir nada.** Haz lo mismo con `dataclasses.replace(config, motion_radius=0)`. Ahora las
+#    capas tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara las
+#    curvas.
 # 7. **Un vídeo tuyo.** `python train.py --data pelicula.mp4 --preset tiny --run runs/pelicula` y
 #    después `python animate.py runs/pelicula`. (Para leer archivos MP4: `pip install av`).
