@@ -181,7 +181,7 @@ def draw_comparison(truth, shown, path):
         for predictions in shown.values():
             predicted = [(video[n - CONTEXT], pictures.PREDICTED_COLOUR) for video in predictions]
             rows.append(predicted if n >= CONTEXT else rows[0])
-        labels = [textwrap.fill(name, 10) for name in ("real", *shown)]
+        labels = [textwrap.fill(name, 11) for name in ("real", *shown)]
         pictures_of_frames.append(np.asarray(pictures.film_strip(rows, labels)))
     animate.write_gif(path, pictures_of_frames)
 
