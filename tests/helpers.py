@@ -15,6 +15,7 @@ from extras import runs
 # The smallest training that has every part: three epochs of two batches.
 SMALL = dataclasses.replace(
     train.PRESETS["tiny"],
+    init="none",
     encoder_filters=4,
     filters=4,
     coarse_filters=4,
