@@ -77,8 +77,8 @@ class Request:
     the run."""
     axes: str | None = None
     """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C."""
-    stride: int = 1
-    """Own clips: keep every Nth frame."""
+    stride: int | None = None
+    """Own clips: keep every Nth frame; left out: as in the run."""
     fps: float | None = None
     """Own video files: sample this many frames a second by their time stamps."""
     out: Path = Path("outputs")

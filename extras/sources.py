@@ -92,7 +92,9 @@ def open_clips_of_run(folder, config, channels):
 
 def refuse_clip_options(options):
     """Raise an InputError if a dict of options has some that are for own clips only."""
-    given = [name for name, default in CLIP_OPTIONS.items() if options.get(name) not in (default,)]
+    given = [
+        name for name, default in CLIP_OPTIONS.items() if options.get(name) not in (default, None)
+    ]
     if given:
         names = " ".join("--" + name.replace("value_", "") for name in given)
         raise InputError(f"{names}: only for own clips, which --data PATH names")
@@ -141,7 +143,9 @@ def open_videos(request, model, run):
         if size is None and not clips.is_array(request.data):
             size = model.frame_size
         value_range = request.value_range or run.get("value_range")
-        options = {**vars(request), "value_range": value_range}
+        # Every second frame moves twice as far, so a stride is that of the training, too.
+        stride = run.get("stride", 1) if request.stride is None else request.stride
+        options = {**vars(request), "value_range": value_range, "stride": stride}
         opened = open_own_clips(request.data, request.out, size, channels, options)
         spans = opened.spans
     longest = int((spans[:, 1] - spans[:, 0]).max())

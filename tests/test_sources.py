@@ -1,6 +1,7 @@
 """Own clips through the scripts: trained on, moved, forecast in the data's units."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,14 @@ def test_batches_are_the_videos_that_were_asked_for():
     indices = np.array([3, 0, 2])
     (batch,) = sources.batches(videos, indices, 2)
     np.testing.assert_array_equal(batch, videos[indices])
+
+
+def test_other_clips_are_read_at_the_stride_of_the_run(radar_run, script, tmp_path):
+    run = shutil.copytree(radar_run, tmp_path / "run")
+    runs.write_json(run / "config.json", {**runs.read_config(run), "stride": 2})
+    squares = moving_squares(1, 12)
+    np.save(tmp_path / "squares.npy", squares)
+    arguments = ["--data", tmp_path / "squares.npy", "--range", "0", "255", *FORECAST]
+    assert script(predict, run, *arguments, "--out", tmp_path)[0] == 0
+    context = np.load(tmp_path / "predictions.npz")["context"]
+    np.testing.assert_allclose(context[0, ..., 0], squares[0, : 2 * context.shape[1] : 2], atol=1)
