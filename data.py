@@ -221,7 +221,9 @@ def shift_frames(videos):
 def to_float(videos):
     """uint8 in 0..255, or floats in [0, 1] -> float32 in [0, 1]."""
     videos = np.asarray(videos)
-    return videos.astype(np.float32) / (255 if videos.dtype == np.uint8 else 1)
+    if videos.dtype == np.uint8:
+        return videos.astype(np.float32) / 255
+    return videos.astype(np.float32, copy=False)
 
 
 class MovingMNIST(keras.utils.PyDataset):

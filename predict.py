@@ -188,12 +188,13 @@ def forecast(request, usual_count):
     rollout = models.rollout
     if request.sprites:
         rollout = functools.partial(sprites.rollout, count=request.sprites)
-    prediction = [
-        rollout(model, data.to_float(batch[:, : request.context]), request.horizon)
+    parts = [
+        (batch, rollout(model, data.to_float(batch[:, : request.context]), request.horizon))
         for batch in sources.batches(videos, indices, request.horizon, verbose=1)
     ]
-    context, truth = np.split(videos[indices], [request.context], axis=1)
-    return context, truth, np.concatenate(prediction), indices, value_range
+    videos, prediction = (np.concatenate(part) for part in zip(*parts))
+    context, truth = np.split(videos, [request.context], axis=1)
+    return context, truth, prediction, indices, value_range
 
 
 # The command line -------------------------------------------------------------------------------
