@@ -12,13 +12,18 @@ is the next input the real frame, or the model's own prediction?
 - `Forecaster` is a U-Net of residual ConvLSTM2D layers for videos of any kind.
 """
 
+import dataclasses
 import functools
+from typing import Literal
 
 from extras.cli import InputError  # comes before Keras: see extras/cli.py
 
 import keras
 import numpy as np
+import pydantic
+import tyro
 from keras import ops
+from pydantic import NonNegativeInt, PositiveInt
 
 from extras import compiling, motion
 
@@ -94,26 +99,57 @@ class ConvLSTMStack(keras.layers.Layer):
         return x, new_states
 
 
+@pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid"})
+class Architecture:
+    """The size of a model; the defaults are those of the shipped weights."""
+
+    # Each field is an option of train.py, with the line below it as its help; pydantic checks it.
+    channels: tyro.conf.Fixed[Literal[1, 3]] = 1
+    """Of a frame: 1 grey, 3 colour. Follows from the data."""
+    encoder_filters: PositiveInt = 32
+    """Filters of the first convolution, at half the frame's size."""
+    filters: PositiveInt = 64
+    """Filters of each ConvLSTM2D layer at a quarter of the frame's size (keras-example: of all)."""
+    coarse_filters: PositiveInt = 128
+    """Filters of each ConvLSTM2D layer at an eighth of the frame's size."""
+    depths: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (1, 2, 1)
+    """ConvLSTM2D layers at a quarter going down, at an eighth, at a quarter going up."""
+    motion_radius: NonNegativeInt = 4
+    """Pixels that anything can move in a frame, along each axis (Moving MNIST: 3.6); 0: no motion is
+    measured, and all is painted."""
+    motion_history: PositiveInt = 9
+    """Frames for which the measured motion is remembered (9: all of the context's)."""
+    motion_units: PositiveInt = 128
+    """Units of the 1x1 convolutions that read the motion."""
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """Number format of the inner layers (bfloat16 takes less memory); heads and measured motion are
+    always float32."""
+
+
 class NextFrameModel(compiling.Model):  # a keras.Model that compiles a loop over frames
     """What all models share: a loop over `step` that reads a video.
 
     A subclass gives `initial_states(batch, height, width)` and `step(frame, states, training)`.
 
     Args:
-        architecture: the arguments of the subclass, a dict with `channels`, those of a frame.
+        architecture: an `Architecture`.
     """
 
     remat = False  # True: `unroll` takes less memory, and computes steps again for the gradient
 
     def __init__(self, architecture, **kwargs):
-        # The inner layers have a precision of their own; heads and measured motion stay float32.
+        # The inner layers have a precision of their own.
         super().__init__(**{"dtype": "float32", **kwargs})
         self.architecture = architecture
-        self.channels = architecture["channels"]
 
+    # Keras saves what `get_config` returns, and rebuilds the model from it.
     def get_config(self):
-        # Keras rebuilds a saved model from these arguments.
-        return {**super().get_config(), **self.architecture}
+        return {**super().get_config(), **dataclasses.asdict(self.architecture)}
+
+    @classmethod
+    def from_config(cls, config):
+        names = [field.name for field in dataclasses.fields(Architecture) if field.name in config]
+        return cls(Architecture(**{name: config.pop(name) for name in names}), **config)
 
     # Keras passes a shape for each argument of `call`.
     def build(self, videos_shape, real_mask_shape=None):
@@ -167,23 +203,25 @@ class KerasExample(NextFrameModel):
     convolution with a sigmoid over one frame. The published example ends in a 3x3x3 convolution,
     whose output n sees frame n + 1, its own target. Here BatchNormalization works on one frame of
     all videos in the batch, since the later frames are not known yet; there, on whole videos.
-
-    Args:
-        channels: of a frame.
-        filters: filters of each ConvLSTM2D layer (64 in the published example).
-        precision: dtype policy of the layers, "float32" or "mixed_bfloat16".
+    Of the architecture it has the channels, the filters of each layer (64 in the published example)
+    and the precision.
     """
 
-    def __init__(self, channels, filters, precision, **kwargs):
-        architecture = {"channels": channels, "filters": filters, "precision": precision}
+    def __init__(self, architecture, **kwargs):
         super().__init__(architecture, **kwargs)
+        filters, precision = architecture.filters, architecture.precision
         self.conv_lstms = [
             ConvLSTM2D(filters, size, activation="relu", dtype=precision, name=name)
             for size, name in ((5, "encoder_conv_lstm"), (3, "conv_lstm_2"), (1, "conv_lstm_3"))
         ]
         self.norms = [keras.layers.BatchNormalization(dtype=precision) for _ in range(2)]
         self.paint_head = keras.layers.Conv2D(
-            channels, 3, padding="same", activation="sigmoid", dtype="float32", name="paint_head"
+            architecture.channels,
+            3,
+            padding="same",
+            activation="sigmoid",
+            dtype="float32",
+            name="paint_head",
         )
 
     def initial_states(self, batch, height, width):
@@ -218,52 +256,20 @@ class Forecaster(NextFrameModel):
     pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
     over the frames before (extras/motion.py). After 7,200 videos of Moving MNIST the error was
     66.0 with it, and 84.7 without (benchmarks/README.md). Comments give the sizes for 64x64.
-
-    Args:
-        channels: of a frame: 1 grey, 3 colour.
-        encoder_filters: filters of the first convolution, at 32x32.
-        filters: filters of each ConvLSTM2D layer at 16x16.
-        coarse_filters: filters of each ConvLSTM2D layer at 8x8.
-        depths: how many ConvLSTM2D layers at 16x16 going down, at 8x8, at 16x16 going up.
-        motion_radius: R, how far a pixel can be moved between two frames, in pixels along each
-            axis; 0 measures no motion, and paints everything.
-        motion_history: for how many frames the measured motion is remembered.
-        motion_units: units of the 1x1 convolutions that read the motion.
-        precision: dtype policy of the layers, "float32" or "mixed_bfloat16". Both heads, and all
-            that is measured, are float32.
     """
 
-    def __init__(
-        self,
-        channels,
-        encoder_filters,
-        filters,
-        coarse_filters,
-        depths,
-        motion_radius,
-        motion_history,
-        motion_units,
-        precision,
-        **kwargs,
-    ):
-        architecture = {
-            "channels": channels,
-            "encoder_filters": encoder_filters,
-            "filters": filters,
-            "coarse_filters": coarse_filters,
-            "depths": tuple(depths),
-            "motion_radius": motion_radius,
-            "motion_history": motion_history,
-            "motion_units": motion_units,
-            "precision": precision,
-        }
+    def __init__(self, architecture, **kwargs):
         super().__init__(architecture, **kwargs)
+        encoder_filters = architecture.encoder_filters
+        filters, coarse_filters = architecture.filters, architecture.coarse_filters
+        depths, precision = architecture.depths, architecture.precision
+        motion_radius, motion_units = architecture.motion_radius, architecture.motion_units
         self.motion_radius = motion_radius
         # Probabilities of -R..R pixels, vertically, then horizontally; 18 for R = 4.
         self.motion_channels = 2 * (2 * motion_radius + 1)
         # What is known of each block's motion, times the block's contrast, since an even block
         # shows no motion; and first the contrast itself. See `motion.advect_history`.
-        self.carried_channels = 1 + motion_history * self.motion_channels
+        self.carried_channels = 1 + architecture.motion_history * self.motion_channels
 
         def convolution(filters, size, strides, name, activation="silu"):
             return keras.layers.Conv2D(
@@ -285,7 +291,7 @@ class Forecaster(NextFrameModel):
         self.stack_up = ConvLSTMStack(depths[2], filters, precision, "stack_up")
         self.up = upsampling(encoder_filters, "up")
         self.decoder = convolution(2 * encoder_filters, 3, 1, "decoder")
-        self.paint_head = upsampling(channels, "paint_head", "float32")
+        self.paint_head = upsampling(architecture.channels, "paint_head", "float32")
         if motion_radius:
             self.history_hidden = convolution(motion_units, 1, 1, "history_hidden")
             self.history_in = convolution(filters, 3, 1, "history_in", activation=None)
@@ -312,7 +318,7 @@ class Forecaster(NextFrameModel):
             "up": self.stack_up.initial_states(*quarter),
         }
         if self.motion_radius:
-            states["previous_frame"] = ops.zeros((batch, height, width, self.channels))
+            states["previous_frame"] = ops.zeros((batch, height, width, self.architecture.channels))
             states["carried_history"] = ops.zeros((*quarter, self.carried_channels))
             # No memory, but one more output: logits of the next displacements, for the loss.
             states["predicted_motion"] = ops.zeros((*quarter, self.motion_channels))
@@ -390,8 +396,9 @@ def rollout(model, context, horizon):
         InputError: the frames have another number of channels than the model.
     """
     batch, frames, height, width, channels = context.shape
-    if channels != model.channels:
-        raise InputError(f"frames have {channels} channels; this model is for {model.channels}")
+    expected = model.architecture.channels
+    if channels != expected:
+        raise InputError(f"frames have {channels} channels; this model is for {expected}")
     step = compiling.compiled_step(model, height, width)  # model.step, from a dict to NumPy arrays
     states = model.initial_states(batch, height, width)
     predictions = []

@@ -55,6 +55,8 @@ def squared_error(y, prediction):
 
 LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossentropy"}
 
+MODELS = {"forecaster": models.Forecaster, "keras-example": models.KerasExample}
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class Config:
@@ -81,8 +83,6 @@ class Config:
     """Own clips: keep every Nth frame."""
     fps: PositiveFloat | None = None
     """Own video files: frames a second to sample, by their time stamps."""
-    channels: tyro.conf.Fixed[Literal[1, 3]] = 1
-    """Of a frame: 1 grey, 3 colour. Follows from the data."""
 
     # Training
     epochs: PositiveInt = 6
@@ -106,24 +106,10 @@ class Config:
     shipped ones, if their layers are those of the options below."""
 
     # The model
-    model: Literal["forecaster", "keras-example"] = "forecaster"
+    model: Literal[tuple(MODELS)] = "forecaster"
     """The forecaster, for videos of any kind, or the stack that the Keras site shows."""
-    encoder_filters: PositiveInt = 32
-    """Filters of the first convolution."""
-    filters: PositiveInt = 64
-    """Filters of each ConvLSTM2D layer at a quarter of the frame's size (keras-example: all)."""
-    coarse_filters: PositiveInt = 128
-    """Filters of each ConvLSTM2D layer at an eighth of the frame's size."""
-    depths: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (1, 2, 1)
-    """ConvLSTM2D layers at a quarter going down, at an eighth, at a quarter going up."""
-    motion_radius: NonNegativeInt = 4
-    """Pixels that anything can move in a frame (Moving MNIST: 3.6); 0: all is painted."""
-    motion_history: PositiveInt = 9
-    """Frames for which the measured motion is remembered (9: all of the context's)."""
-    motion_units: PositiveInt = 128
-    """Units of the 1x1 convolutions that read the motion."""
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """Number format of the inner layers; bfloat16 takes less memory."""
+    architecture: models.Architecture = models.Architecture()
+    """The size of the model. See model.py."""
     remat: bool = False
     """Keep less for the gradient, and compute it again (Chen et al. 2016): a third slower."""
 
@@ -149,11 +135,9 @@ class Config:
 PRESETS = {
     # A first look in a minute, and for tests.
     "tiny": Config(
-        encoder_filters=8,
-        filters=16,
-        coarse_filters=24,
-        depths=(0, 1, 0),
-        motion_units=64,
+        architecture=models.Architecture(
+            encoder_filters=8, filters=16, coarse_filters=24, depths=(0, 1, 0), motion_units=64
+        ),
         frames=12,
         context=6,
         batch_size=4,
@@ -167,7 +151,7 @@ PRESETS = {
     "cpu": Config(),
     # One GPU: the same model, with twenty times as many videos. It trained the shipped weights.
     "gpu": Config(
-        precision="mixed_bfloat16",
+        architecture=models.Architecture(precision="mixed_bfloat16"),
         batch_size=64,
         steps_per_epoch=375,
         epochs=10,
@@ -178,7 +162,6 @@ PRESETS = {
     # when the validation loss stops improving. That is left out here.)
     "keras-example": Config(
         model="keras-example",
-        filters=64,
         batch_size=5,
         steps_per_epoch=180,
         epochs=20,
@@ -198,22 +181,10 @@ PRESETS = {
 
 def build_model(config):
     """The model that a config describes, with new weights."""
-    if config.model == "keras-example":
-        model = models.KerasExample(config.channels, config.filters, config.precision)
-    else:
-        model = models.Forecaster(
-            config.channels,
-            config.encoder_filters,
-            config.filters,
-            config.coarse_filters,
-            config.depths,
-            config.motion_radius,
-            config.motion_history,
-            config.motion_units,
-            config.precision,
-        )
+    model = MODELS[config.model](config.architecture)
     model.remat = config.remat
-    model.build((None, None, *clips.height_and_width(config.size), config.channels))
+    height, width = clips.height_and_width(config.size)
+    model.build((None, None, height, width, config.architecture.channels))
     return model
 
 
@@ -250,7 +221,8 @@ class ClosedLoop(keras.Model):
 
 
 def has_motion_loss(config):
-    return config.model == "forecaster" and config.motion_radius > 0 and config.motion_weight > 0
+    measures_motion = config.model == "forecaster" and config.architecture.motion_radius > 0
+    return measures_motion and config.motion_weight > 0
 
 
 class ClosedLoopVideos(data.MovingMNIST):
@@ -336,9 +308,10 @@ def train(config, folder, resume=False, log=None, distribution=None):
 def fit(config, folder, given, resume, log, distribution):
     """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
-    print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
+    print(f"{here['backend']} on {', '.join(here['devices'])}, {config.architecture.precision}")
     windows, validation, channels = sources.training_sets(config, folder, distribution)
-    config = dataclasses.replace(config, channels=channels)
+    architecture = dataclasses.replace(config.architecture, channels=channels)
+    config = dataclasses.replace(config, architecture=architecture)
 
     keras.utils.set_random_seed(config.seed)
     with devices.distribution_scope(distribution):

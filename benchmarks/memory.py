@@ -92,9 +92,9 @@ def main(
     print(f"{preset}, batches of {batch_size}, in GB")
     print("precision       state and gradient   in all   with remat")
     for precision in ("float32", "mixed_bfloat16"):
-        config = dataclasses.replace(
-            train.PRESETS[preset], precision=precision, batch_size=batch_size, remat=False
-        )
+        config = dataclasses.replace(train.PRESETS[preset], batch_size=batch_size, remat=False)
+        architecture = dataclasses.replace(config.architecture, precision=precision)
+        config = dataclasses.replace(config, architecture=architecture)
         state = training(config)[1]
         # The gradient is as large as the weights, which are the first part of the state.
         state = sum(array.nbytes for array in jax.tree.leaves((state, state[0])))

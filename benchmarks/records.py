@@ -80,8 +80,8 @@ def teacher_forced(model, frames, horizon):
 
 def in_float32(model):
     """A model with the same weights that computes in float32."""
-    copy = type(model)(**{**model.architecture, "precision": "float32"})
-    copy.build((None, None, *model.frame_size, model.channels))
+    copy = type(model)(dataclasses.replace(model.architecture, precision="float32"))
+    copy.build((None, None, *model.frame_size, model.architecture.channels))
     copy.set_weights(model.get_weights())
     return copy
 
@@ -137,7 +137,7 @@ def score(parts):
 
 def describe(name, path, model, out):
     """What a model is, and what its run was: a dict. Copies the run's log to the folder `out`."""
-    known = {"parameters": model.count_params(), "precision": model.architecture["precision"]}
+    known = {"parameters": model.count_params(), "precision": model.architecture.precision}
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").exists():
         return known

@@ -35,6 +35,7 @@ import numpy as np
 
 from extras import devices
 import memory
+import model as models
 import train
 
 TURNS = 10
@@ -76,7 +77,11 @@ def step_seconds(config, count):
 def measure():
     """Print what sharing a batch over simulated devices costs."""
     config = dataclasses.replace(
-        train.PRESETS["tiny"], frames=4, context=2, size=(32,), depths=(1, 0, 0), motion_radius=0
+        train.PRESETS["tiny"],
+        architecture=models.Architecture(filters=16, depths=(1, 0, 0), motion_radius=0),
+        frames=4,
+        context=2,
+        size=(32,),
     )
     print(f"on {os.cpu_count()} cores; a step of a small model, in milliseconds")
     print("batch  1 device  2 devices  4 devices   one device's time by that of 4")

@@ -152,7 +152,8 @@ def show_training():
 
     config = PRESETS["cpu"]
     step = training_step(config)
-    actions = [step, training_step(dataclasses.replace(config, precision="mixed_bfloat16"))]
+    in_bfloat16 = dataclasses.replace(config.architecture, precision="mixed_bfloat16")
+    actions = [step, training_step(dataclasses.replace(config, architecture=in_bfloat16))]
     actions += [bare_convolutions(step)] if ON_TENSORFLOW else []
     seconds, bfloat16, *bare = in_turns(*actions)
     show("training, cpu preset", config.batch_size / seconds, "videos/s")

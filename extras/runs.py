@@ -99,11 +99,13 @@ def initial_model(config):
         return None
     if config.init != "auto":
         return load_model(config.init)
-    if config.model != "forecaster":
-        return None
     shipped = load_model(SHIPPED)
-    layers = {**shipped.architecture, "channels": config.channels, "precision": config.precision}
-    if any(getattr(config, name) != value for name, value in layers.items()):
+    architecture = dataclasses.replace(
+        config.architecture,
+        channels=shipped.architecture.channels,
+        precision=shipped.architecture.precision,
+    )
+    if config.model != "forecaster" or architecture != shipped.architecture:
         return None
     print("Training starts from the shipped weights; --init none starts from new ones.")
     return shipped
@@ -116,7 +118,7 @@ def copy_weights(source, model):
         InputError: the models differ in more than their channels.
     """
     values = [ops.convert_to_numpy(weight) for weight in source.weights]
-    if source.channels == 1 and model.channels == 3:
+    if (source.architecture.channels, model.architecture.channels) == (1, 3):
         for n, (value, variable) in enumerate(zip(values, model.weights)):
             for axis, (old, new) in enumerate(zip(value.shape, variable.shape)):
                 if (old, new) == (1, 3):  # the first kernel takes the mean of the channels

@@ -30,8 +30,9 @@ def check_config(config):
         raise InputError(
             f"--size {height} {width}: Moving MNIST is square, and at least {data.DIGIT_SIZE}"
         )
-    if config.motion_radius > min(height, width):
-        raise InputError(f"--motion-radius {config.motion_radius}: frames are smaller than that")
+    radius = config.architecture.motion_radius
+    if radius > min(height, width):
+        raise InputError(f"--motion-radius {radius}: frames are smaller than that")
     if config.model == "keras-example" and config.remat:
         raise InputError(
             "--remat is not for keras-example: its BatchNormalization counts each step"
@@ -132,7 +133,7 @@ def open_videos(request, model, run):
             f"{request.model} was trained on {run['data']}, which has no test set: "
             "try --data validation, or the path of other clips"
         )
-    channels = model.channels
+    channels = model.architecture.channels
     if request.data == "validation":
         folder = request.model if request.model.is_dir() else request.model.parent
         value_range = run.get("value_range")

@@ -1,6 +1,5 @@
 """What several tests share: running a script within this process, and one short training."""
 
-import dataclasses
 import sys
 
 import filelock
@@ -8,7 +7,7 @@ import pytest
 
 from extras import cli
 import train
-from helpers import SMALL
+from helpers import SMALL, replace
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def misread(script):
     return run
 
 
-TRAINED = dataclasses.replace(
+TRAINED = replace(
     SMALL,
     encoder_filters=8,
     filters=8,

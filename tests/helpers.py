@@ -12,8 +12,17 @@ import numpy as np
 import train
 from extras import runs
 
+
+def replace(config, **changes):
+    """`dataclasses.replace` for a `train.Config`, also for the fields of its architecture."""
+    names = [name for name in changes if hasattr(config.architecture, name)]
+    of_architecture = {name: changes.pop(name) for name in names}
+    architecture = dataclasses.replace(config.architecture, **of_architecture)
+    return dataclasses.replace(config, architecture=architecture, **changes)
+
+
 # The smallest training that has every part: three epochs of two batches.
-SMALL = dataclasses.replace(
+SMALL = replace(
     train.PRESETS["tiny"],
     init="none",
     encoder_filters=4,
@@ -31,9 +40,7 @@ SMALL = dataclasses.replace(
 )
 # A quarter of the time: a plain stack, which measures no motion. For all that is about the run,
 # and not about the model. The last of its four epochs cools down.
-QUICK = dataclasses.replace(
-    SMALL, depths=(1, 0, 0), motion_radius=0, frames=3, epochs=4, cooldown=0.25
-)
+QUICK = replace(SMALL, depths=(1, 0, 0), motion_radius=0, frames=3, epochs=4, cooldown=0.25)
 
 
 def option(field):
@@ -41,10 +48,16 @@ def option(field):
     return "--" + ("range" if field == "value_range" else field.replace("_", "-"))
 
 
+def fields(config):
+    """A config's fields and those of its architecture, by name."""
+    of_config = dataclasses.asdict(config)
+    return {**of_config.pop("architecture"), **of_config}
+
+
 def options(config):
     """The command line that gives the `tiny` preset the fields of a config."""
-    for field, value in dataclasses.asdict(config).items():
-        if value != getattr(train.PRESETS["tiny"], field):
+    for field, value in fields(config).items():
+        if value != fields(train.PRESETS["tiny"])[field]:
             if isinstance(value, bool):
                 yield option(field if value else f"no_{field}")
             else:

@@ -15,6 +15,7 @@ import pytest
 import data
 import predict
 import train
+from helpers import replace
 
 BENCHMARKS = Path(train.__file__).parent / "benchmarks"
 on_tensorflow = keras.backend.backend() == "tensorflow"
@@ -100,7 +101,7 @@ def test_records(benchmark, script, refused, trained_run, tmp_path):
 
 def test_records_score_bfloat16_in_float32(benchmark):
     records = benchmark("records")
-    config = dataclasses.replace(train.PRESETS["tiny"], precision="mixed_bfloat16", size=(32,))
+    config = replace(train.PRESETS["tiny"], precision="mixed_bfloat16", size=(32,))
     model = train.build_model(config)
     copy = records.in_float32(model)
     assert {layer.compute_dtype for layer in copy._flatten_layers()} == {"float32"}
@@ -112,9 +113,7 @@ def test_records_score_bfloat16_in_float32(benchmark):
 def test_speed(benchmark, monkeypatch, capsys):
     speed = benchmark("speed")
     tiny = dataclasses.replace(train.PRESETS["tiny"], frames=4, context=2, size=(32,))
-    example = dataclasses.replace(
-        train.PRESETS["keras-example"], filters=4, frames=4, context=2, size=(32,)
-    )
+    example = replace(train.PRESETS["keras-example"], filters=4, frames=4, context=2, size=(32,))
     presets = dict.fromkeys(("tiny", "cpu", "gpu"), tiny) | {"keras-example": example}
     monkeypatch.setattr(speed, "PRESETS", presets)
     show_layer = speed.show_layer

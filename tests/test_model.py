@@ -1,6 +1,5 @@
 """The models: one causal step, the same numbers however it is called, and Keras's own verbs."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +12,13 @@ import data
 import model as models
 import train
 from extras.cli import InputError
-from helpers import SMALL, array
+from helpers import SMALL, array, replace
 
 CONFIGS = {
     "forecaster": SMALL,
-    "no coarse layers": dataclasses.replace(SMALL, depths=(1, 0, 1)),
-    "plain stack": dataclasses.replace(SMALL, depths=(2, 0, 0), motion_radius=0),
-    "keras-example": dataclasses.replace(SMALL, model="keras-example"),
+    "no coarse layers": replace(SMALL, depths=(1, 0, 1)),
+    "plain stack": replace(SMALL, depths=(2, 0, 0), motion_radius=0),
+    "keras-example": replace(SMALL, model="keras-example"),
 }
 CLASSES = ["forecaster", "keras-example"]
 on_tensorflow = keras.backend.backend() == "tensorflow"
@@ -27,7 +26,7 @@ on_tensorflow = keras.backend.backend() == "tensorflow"
 
 def build(kind, **changes):
     keras.utils.set_random_seed(1)
-    return train.build_model(dataclasses.replace(CONFIGS[kind], **changes))
+    return train.build_model(replace(CONFIGS[kind], **changes))
 
 
 def some_videos(count=2, frames=5, size=32):

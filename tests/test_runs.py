@@ -37,6 +37,7 @@ from helpers import (
     files_in,
     log_of,
     options,
+    replace,
     state_of,
 )
 
@@ -98,7 +99,7 @@ def test_grey_weights_start_a_colour_model(kind):
     grey.set_weights(
         [w + 0.01 * np.random.default_rng(0).normal(size=w.shape) for w in grey.get_weights()]
     )
-    colour = train.build_model(dataclasses.replace(config, channels=3))
+    colour = train.build_model(replace(config, channels=3))
     runs.copy_weights(grey, colour)
     videos = data.to_float(data.make_videos(data.load_digits("test"), 2, seed=1, frames=4, size=32))
     expected = np.repeat(models.rollout(grey, videos, 3), 3, axis=-1)
@@ -118,7 +119,7 @@ def test_own_clips_start_from_the_shipped_weights_if_these_fit(capsys):
     assert "--init none" in capsys.readouterr().out
     assert runs.initial_model(train.PRESETS["cpu"]) is None
     for change in ({"init": "none"}, {"filters": 65}, {"model": "keras-example"}):
-        assert runs.initial_model(dataclasses.replace(own, **change)) is None
+        assert runs.initial_model(replace(own, **change)) is None
     assert capsys.readouterr().out == ""
 
 

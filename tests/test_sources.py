@@ -113,7 +113,7 @@ def test_grey_weights_start_colour_clips(radar_run, script, tmp_path):
     )
     assert status == 0, errors
     assert "in colour" in output
-    assert runs.load_model(tmp_path / "run").channels == 3
+    assert runs.load_model(tmp_path / "run").architecture.channels == 3
 
 
 def test_a_console_that_cannot_show_a_name_costs_no_result(radar_run, tmp_path):

@@ -23,10 +23,12 @@ from helpers import (
     array,
     assert_same_run,
     assert_same_weights,
+    fields,
     files_in,
     log_of,
     option,
     options,
+    replace,
     stopping_at_step,
 )
 
@@ -207,8 +209,8 @@ def run_on_clips(own_clips, tmp_path_factory):
 def test_a_run_on_clips_is_in_their_colours_and_can_be_repeated(
     script, run_on_clips, tmp_path, monkeypatch
 ):
-    config = runs.read_config(run_on_clips, train.Config)
-    assert config.channels == 3 and runs.load_model(run_on_clips).channels == 3
+    assert runs.read_config(run_on_clips, train.Config).architecture.channels == 3
+    assert runs.load_model(run_on_clips).architecture.channels == 3
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
         patch.setattr(runs, "ScoreAndSave", stopping_at_step(3))
@@ -310,7 +312,7 @@ def test_squared_error_is_summed_over_pixels():
     [pytest.param({}, marks=pytest.mark.jax), {"motion_weight": 0.0}, {"motion_radius": 0}],
 )
 def test_where_no_motion_is_measured_it_has_no_loss(change):
-    config = dataclasses.replace(SMALL, **change)
+    config = replace(SMALL, **change)
     inputs, targets = train.ClosedLoopVideos(config)[0]
     closed_loop = train.ClosedLoop(train.build_model(config), config)
     logs = closed_loop.test_on_batch(inputs, targets, return_dict=True)
@@ -326,7 +328,7 @@ def test_where_no_motion_is_measured_it_has_no_loss(change):
     "precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
 )
 def test_computing_steps_again_gives_the_same_gradient(precision):
-    config = dataclasses.replace(QUICK, precision=precision)
+    config = replace(QUICK, precision=precision)
     inputs, targets = train.ClosedLoopVideos(config)[0]
     results = []
     for remat in (False, True):
@@ -406,8 +408,10 @@ BAD_FIELDS = [
 
 @pytest.mark.parametrize("field, value", BAD_FIELDS)
 def test_a_bad_field_of_a_config_is_named(refused, tmp_path, field, value):
-    fields = dataclasses.asdict(train.PRESETS["tiny"])
-    runs.write_json(tmp_path / "config.json", {**fields, field: value})
+    content = dataclasses.asdict(train.PRESETS["tiny"])
+    part = content["architecture"] if field in content["architecture"] else content
+    part[field] = value
+    runs.write_json(tmp_path / "config.json", content)
     line = refused(train, "--config", tmp_path / "config.json", "--run", tmp_path / "run")
     assert "config.json" in line and field in line
     assert not (tmp_path / "run").exists()
@@ -443,7 +447,7 @@ def test_options_prevail_over_the_presets(monkeypatch, tmp_path, script):
 def test_help_explains_every_field(script):
     status, output, _ = script(train, "--preset", "gpu", "--help")
     assert status == 0
-    for field in dataclasses.fields(train.Config):
-        if field.name != "channels":  # it follows from the data
-            assert option(field.name) in output
+    for field in fields(train.PRESETS["gpu"]):
+        if field != "channels":  # it follows from the data
+            assert option(field) in output
     assert "mixed_bfloat16)" in output  # the defaults are those of the preset
