@@ -249,8 +249,8 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 #
 # `train.PRESETS` has several sizes. We train `tiny`. It has one ConvLSTM2D layer, at 8 × 8, and
 # sees 1,200 videos. The project also ships the weights of a larger model, trained on a GPU with
-# 240,000 videos, and we shall need them. All hyperparameters are fields of `train.Config`, each
-# with a comment.
+# 240,000 videos, and we shall need them. All hyperparameters are fields of `train.Config`, and
+# those of the layers of `model.Architecture`, each with a comment.
 
 # %%
 config = train.PRESETS["tiny"]
@@ -712,7 +712,8 @@ curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to g
 #    of the two follows the digit more closely? (At 8 × 8 places, of course, all is coarser.)
 # 5. **Teacher forcing.** Put `config = dataclasses.replace(config, teacher_forcing=True)` at the
 #    top of section 6, and run sections 6 to 8 again. What does the closed loop bring?
-# 6. **Nothing measured.** Do the same with `dataclasses.replace(config, motion_radius=0)`. Now the
-#    layers must find out by themselves how things move, and paint every pixel. Compare both curves.
+# 6. **Nothing measured.** Do the same with `layers = dataclasses.replace(config.architecture,
+#    motion_radius=0)` and `config = dataclasses.replace(config, architecture=layers)`. Now the layers
+#    must find out by themselves how things move, and paint every pixel. Compare both curves.
 # 7. **A video of your own.** `python train.py --data film.mp4 --preset tiny --run runs/film`, then
 #    `python animate.py runs/film`. (To read MP4 files: `pip install av`.)

@@ -746,8 +746,8 @@ curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que
 #    tosco).
 # 5. **Teacher forcing.** Pon `config = dataclasses.replace(config, teacher_forcing=True)` al
 #    principio de la sección 6 y repite las secciones 6 a 8. ¿Qué aporta el bucle cerrado?
-# 6. **Sin medir nada.** Haz lo mismo con `dataclasses.replace(config, motion_radius=0)`. Ahora las
-#    capas tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara las
-#    curvas.
+# 6. **Sin medir nada.** Haz lo mismo con `layers = dataclasses.replace(config.architecture,
+#    motion_radius=0)` y `config = dataclasses.replace(config, architecture=layers)`. Ahora las capas
+#    tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara las curvas.
 # 7. **Un vídeo tuyo.** `python train.py --data pelicula.mp4 --preset tiny --run runs/pelicula` y
 #    después `python animate.py runs/pelicula`. (Para leer archivos MP4: `pip install av`).
