@@ -100,6 +100,11 @@ def refuse_clip_options(options):
         raise InputError(f"{names}: only for own clips, which --data PATH names")
 
 
+def has_own_clips(run):
+    """Whether a run is on own clips; from its config, a dict, which is empty if there is no run."""
+    return run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
+
+
 def open_videos(request, model, run):
     """Open the videos that a request names; see `predict.forecast`.
 
@@ -117,14 +122,13 @@ def open_videos(request, model, run):
         InputError: the data cannot be used.
     """
     frames = request.context + request.horizon
-    own_sets = run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
     if request.data in ("test", "validation", "official"):
         if request.size is not None:
             raise InputError("--size is for own clips, which --data PATH names")
         refuse_clip_options(vars(request))
     if request.data == "official":
         return official.load()[:, :frames], (0, 1)
-    if request.data in ("test", "validation") and not own_sets:
+    if request.data in ("test", "validation") and not has_own_clips(run):
         digits, size = run.get("digits_per_video", 2), run.get("size", [64])[0]  # as in training
         return data.EvaluationVideos(request.data, digits, frames, size), (0, 1)
     if request.data == "test":
