@@ -74,10 +74,10 @@ def training_sets(config, folder, distribution):
     return training, validation, opened.frames.shape[-1]
 
 
-def open_own_clips(source, folder, size, channels, options):
+def open_own_clips(source, folder, size, channels, options, of_run=()):
     """`clips.open_clips` with the options of a config or of a request, a dict that has them."""
     options = {name: options.get(name, default) for name, default in CLIP_OPTIONS.items()}
-    return clips.open_clips(source, folder, size, channels, **options)
+    return clips.open_clips(source, folder, size, channels, **options, of_run=of_run)
 
 
 def open_clips_of_run(folder, config, channels):
@@ -146,11 +146,11 @@ def open_videos(request, model, run):
         size = request.size
         if size is None and not clips.is_array(request.data):
             size = model.frame_size
-        value_range = request.value_range or run.get("value_range")
-        # Every second frame moves twice as far, so a stride is that of the training, too.
-        stride = run.get("stride", 1) if request.stride is None else request.stride
-        options = {**vars(request), "value_range": value_range, "stride": stride}
-        opened = open_own_clips(request.data, request.out, size, channels, options)
+        given = {n: v for n, v in vars(request).items() if n in CLIP_OPTIONS and v is not None}
+        # The others as in training: where every second frame is kept, things move twice as far.
+        options, of_run = {**run, **given}, [n for n in CLIP_OPTIONS if n not in given]
+        opened = open_own_clips(request.data, request.out, size, channels, options, of_run)
+        value_range = options.get("value_range")
         spans = opened.spans
     longest = int((spans[:, 1] - spans[:, 0]).max())
     length = min(frames, max(longest, request.context))
