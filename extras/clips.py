@@ -216,7 +216,7 @@ class Found:
         clips: dict: a clip's name -> a function that returns an iterator of its frames.
         colour: whether an array has three channels. (Pictures and videos nearly always have
             three, so that there the pixels decide.)
-        axes: the letters of all arrays' axes, as arrays.py has them.
+        axes: of all arrays the letters of their axes, as arrays.py has them, and the frames' size.
         notes: lines that the user should read.
     """
 
@@ -299,7 +299,7 @@ def add_videos(found, name, videos, options):
         found.clips[clip] = functools.partial(videos.frames, n, options.stride)
     lengths = dict(zip(videos.axes, videos.values.shape))
     found.colour |= lengths.get("C") == 3
-    found.axes.add(videos.axes)
+    found.axes.add(f"{videos.axes} with frames of {lengths['H']} x {lengths['W']} pixels")
     if len(videos) == arrays.USUAL_FRAMES < lengths["T"]:
         found.notes.append(
             f"WARNING: {label} has {len(videos)} videos of {lengths['T']} frames: if these are "

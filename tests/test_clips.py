@@ -604,11 +604,11 @@ def test_options_that_make_no_sense_are_refused(opened, tmp_path, options, messa
 
 def test_a_line_says_how_it_was_understood(opened, tmp_path, capsys):
     np.save(tmp_path / "a.npy", np.where(VIDEOS > 128, 45.0, -32.0))
-    opened(tmp_path / "a.npy", value_range=(-40, 60))
+    opened(tmp_path / "a.npy", size=16, value_range=(-40, 60))
     line = capsys.readouterr().out.splitlines()[-1]
     for part in (
-        "4 videos of 6 frames", "32 x 48 pixels", "grey", "values -32 to 45",
-        "only the levels -32 45", "-40 is black and 60 white", "NTHW",
+        "4 videos of 6 frames", "16 x 16 pixels", "grey", "values -32 to 45",
+        "only the levels -32 45", "-40 is black and 60 white", "NTHW with frames of 32 x 48",
     ):  # fmt: skip
         assert part in line
 
