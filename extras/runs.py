@@ -15,6 +15,8 @@ tensorboard/, wandb/    what `--log` reports
 import contextlib
 import csv
 import dataclasses
+import functools
+import itertools
 import json
 import os
 import platform
@@ -122,11 +124,15 @@ def copy_weights(source, model):
                 if (old, new) == (1, 3):  # the first kernel takes the mean of the channels
                     value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
             values[n] = value
-    if [value.shape for value in values] != [tuple(weight.shape) for weight in model.weights]:
-        raise InputError(
-            "--init: these weights are of a model of another size, or for colour: --config RUN takes "
-            "the size of a run"
-        )
+    given = [(weight.path, value.shape) for weight, value in zip(source.weights, values)]
+    needed = [(weight.path, tuple(weight.shape)) for weight in model.weights]
+    for one, other in itertools.zip_longest(given, needed, fillvalue=("nothing", "more")):
+        if one[1] != other[1]:
+            raise InputError(
+                "--init: these weights are of a model of another size, or for colour. The first that "
+                f"differ: {one[0]} {one[1]} in the file, {other[0]} {other[1]} here. --config RUN "
+                "takes the size of a run"
+            )
     model.set_weights(values)
 
 
