@@ -339,6 +339,8 @@ def fit(config, folder, given, resume, log, distribution):
     """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.precision}")
+    if given and config.init == "auto":
+        print("Training starts from the shipped weights; --init none starts from new ones.")
     windows, validation, channels = sources.training_sets(config, folder, distribution)
     config = dataclasses.replace(config, channels=channels)
 

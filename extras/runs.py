@@ -107,7 +107,6 @@ def initial_model(config):
     layers = {**shipped.architecture, "channels": config.channels, "precision": config.precision}
     if any(getattr(config, name) != value for name, value in layers.items()):
         return None
-    print("Training starts from the shipped weights; --init none starts from new ones.")
     return shipped
 
 
