@@ -391,6 +391,13 @@ class ScoreAndSave(keras.callbacks.Callback):
         self.indices = np.linspace(0, len(validation) - 1, count).astype(int)
         self.started = time.monotonic()
 
+    def on_train_begin(self, logs=None):
+        error, _ = self.forecast(data.copy_last)
+        print(
+            f"Copying the last frame gives a val_mse of {error.mean():.6g}; "
+            "a model has learned something once its own is lower."
+        )
+
     def on_epoch_begin(self, epoch, logs=None):
         self.training.epoch = epoch
 
@@ -405,7 +412,7 @@ class ScoreAndSave(keras.callbacks.Callback):
 
     def score_and_save(self, epoch, logs):
         self.copy_averaged_weights()
-        error, samples = self.forecast()
+        error, samples = self.forecast(functools.partial(models.rollout, self.averaged))
         self.check_finite(error.mean())  # the last step may have spoilt the weights
         best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
         steps = (epoch + 1) * self.config.steps_per_epoch
@@ -449,8 +456,11 @@ class ScoreAndSave(keras.callbacks.Callback):
                 # By way of NumPy: on JAX both would share one array, which `fit` deletes.
                 variable.assign(ops.convert_to_numpy(average))
 
-    def forecast(self):
+    def forecast(self, predict):
         """Forecast the validation videos.
+
+        Args:
+            predict: a function of the context and the horizon, as `data.copy_last` is.
 
         Returns:
             error: squared error of each predicted frame, (horizon,).
@@ -460,7 +470,7 @@ class ScoreAndSave(keras.callbacks.Callback):
         error, samples = np.zeros(horizon), []
         for videos in sources.batches(self.validation, self.indices, horizon):
             real = data.to_float(videos[:, :context])
-            predictions = models.rollout(self.averaged, real, horizon)
+            predictions = predict(real, horizon)
             difference = predictions - data.to_float(videos[:, context:])
             error += np.square(difference).sum(axis=(0, 2, 3, 4))
             samples += list(zip(videos[:, :context], videos[:, context:], predictions))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -127,11 +128,18 @@ def test_training_starts_from_given_weights(script, refused, misread, quick_run,
     assert "nothing more in the file, forecaster" in line and "history_hidden" in line
     # With learning rates that change nothing.
     small = ["--epochs", "1", "--muon-learning-rate", "1e-9", "--adam-learning-rate", "1e-9"]
-    assert script(train, *of_its_size, *small)[0] == 0
+    status, output, _ = script(train, *of_its_size, *small)
+    assert status == 0
     assert_same_weights(init, run / "init.keras")
     given, trained = (runs.load_model(path).get_weights() for path in (init, run / "last.keras"))
     for weights in zip(given, trained, strict=True):
         np.testing.assert_allclose(*weights, atol=1e-6)
+    # The error is to be compared with that of copying the last frame.
+    evaluation = data.EvaluationVideos("validation", frames=3, size=32)
+    videos = data.to_float(evaluation[np.linspace(0, 9999, 3).astype(int)])
+    mse = np.square(videos[:, 2] - videos[:, 1]).sum(axis=(1, 2, 3)).mean()
+    said = re.search(r"Copying the last frame gives a val_mse of (\S+);", output)
+    assert float(said[1]) == pytest.approx(mse, rel=1e-4)
 
 
 def test_a_config_repeats_its_run(script, refused, quick_run, tmp_path):
