@@ -61,6 +61,7 @@ def load_model(path):
     Raises:
         InputError: there is none, or the file is not such a model.
     """
+    devices.list_devices()  # without one the file would be called damaged
     path = Path(path)
     if path.is_dir():
         folder, path = path, path / "best.keras"
@@ -243,7 +244,7 @@ def environment(distribution=None):
         "python": platform.python_version(),
         "devices": distribution.device_mesh.devices.tolist()
         if distribution
-        else keras.distribution.list_devices()[:1],
+        else devices.list_devices()[:1],
         "processes": devices.processes,
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
