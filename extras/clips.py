@@ -422,8 +422,11 @@ def contents(fingerprints):
 # Windows ----------------------------------------------------------------------------------
 
 
-def long_enough(spans, frames):
-    """Those of the clips that have as many frames, as spans (clips, 2); see `open_clips`.
+def long_enough(spans, frames, to_lower):
+    """The clips that have at least so many frames, as spans (clips, 2); see `open_clips`.
+
+    Args:
+        to_lower: which options help where no clip is long enough, for the message.
 
     Raises:
         InputError: none has.
@@ -431,14 +434,14 @@ def long_enough(spans, frames):
     lengths = spans[:, 1] - spans[:, 0]
     if lengths.max() < frames:
         raise InputError(
-            f"the longest clip has {lengths.max()} frames, and {frames} are needed: give longer "
-            "clips, or lower --frames (train.py), --context or --horizon"
+            f"{frames} frames are needed, and the longest clip has {lengths.max()}: give longer "
+            f"clips, or lower {to_lower}"
         )
     short = (lengths < frames).sum()
     if short:
         print(
-            f"{'WARNING: ' if short > len(spans) / 2 else ''}{short} of {len(spans)} clips are left "
-            f"out: they have fewer than {frames} frames"
+            f"{'WARNING: ' if short > len(spans) / 2 else ''}clips with fewer than {frames} frames "
+            f"are left out: {short} of {len(spans)}"
         )
     return spans[lengths >= frames]
 
@@ -459,7 +462,7 @@ def split_clips(spans, frames):
     Raises:
         InputError: there is not enough for both.
     """
-    spans = long_enough(spans, frames)
+    spans = long_enough(spans, frames, "--frames and --context")
     if len(spans) == 1:
         ((first, end),) = spans
         middle = end - max(frames, (end - first) // 10)

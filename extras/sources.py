@@ -115,7 +115,8 @@ def open_videos(request, model, run):
 
     Returns:
         videos: to be indexed by an array of numbers. Own clips are cut into windows of context +
-            horizon frames that share none, or of all that the longest clip has, if it is shorter.
+            horizon frames that do not overlap. If no clip has as many, a window has as many frames
+            as the longest clip.
         value_range: (low, high), what black and white are in the data's units.
 
     Raises:
@@ -154,7 +155,8 @@ def open_videos(request, model, run):
         spans = opened.spans
     longest = int((spans[:, 1] - spans[:, 0]).max())
     length = min(frames, max(longest, request.context))
-    windows = clips.Windows(opened.frames, clips.long_enough(spans, length), length, step=length)
+    spans = clips.long_enough(spans, length, "--context")
+    windows = clips.Windows(opened.frames, spans, length, step=length)
     return windows, tuple(value_range or (0, 1))
 
 
