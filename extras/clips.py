@@ -163,9 +163,9 @@ def check_options(size, value_range, axes, stride, fps, of_run):
         if set(axes) - set("NTHWC") or len(set(axes)) < len(axes) or not set("THW") <= set(axes):
             raise InputError(f"--axes {axes}: give {arrays.LETTERS}; T, H and W are needed")
     if stride < 1:
-        raise InputError(f"--stride {stride}: every how many frames one is kept, 1 or more")
+        raise InputError(f"--stride {stride}: give N, 1 or more, to keep every Nth frame")
     if fps is not None and not fps > 0:
-        raise InputError(f"--fps {fps}: frames a second, above 0")
+        raise InputError(f"--fps {fps}: give frames a second, above 0")
     return Options(size, value_range, axes, stride, fps, tuple(of_run))
 
 

@@ -258,7 +258,8 @@ def describe(source, lengths, shape, values, cut, found, options):
     if values.brightest - values.darkest < 0.01:
         lines.insert(
             1,
-            "WARNING: that is hardly a hundredth of the way from black to white; if it is all of it, "
-            f"give --range {values.least:.6g} {values.greatest:.6g}",
+            "WARNING: these values span less than a hundredth of the range from black to white; if the "
+            "least should be black and the greatest white, give "
+            f"--range {values.least:.6g} {values.greatest:.6g}",
         )
     return lines

@@ -373,8 +373,8 @@ class ScoreAndSave(keras.callbacks.Callback):
         rows: those of log.csv, one for each epoch so far.
         asked_to_stop: a function that tells whether Ctrl-C was pressed.
         training: the `data.MovingMNIST` that `fit` is given; it is told each epoch.
-        validation: videos, to be indexed by an array of numbers. So many of them as the config
-            says are forecast, from all over them.
+        validation: videos, to be indexed by an array of numbers. As many as the config says are
+            forecast, evenly spaced.
     """
 
     async_safe = True  # Keras then does not wait for each batch before it starts the next

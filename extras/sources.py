@@ -81,9 +81,10 @@ def open_own_clips(source, folder, size, channels, options, of_run=()):
 
 
 def open_clips_of_run(folder, config, channels):
-    """The clips of a run: those that it has converted when it began, else they are now.
+    """The clips of a run, as it converted them when it began; else they are converted now.
 
-    Clips that were added later would move others between training and validation.
+    They are not converted again, because clips that were added since would move others between
+    training and validation.
     """
     if (folder / "config.json").exists() and (folder / clips.DESCRIPTION).exists():
         return clips.open_cache(folder)
