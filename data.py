@@ -226,6 +226,19 @@ def to_float(videos):
     return videos.astype(np.float32, copy=False)
 
 
+def copy_last(context, horizon):
+    """The simplest forecast: the last frame of each context, again and again.
+
+    Args:
+        context: (videos, frames, height, width, channels).
+        horizon: how many frames to predict.
+
+    Returns:
+        (videos, horizon, height, width, channels), in the dtype of the context.
+    """
+    return np.repeat(context[:, -1:], horizon, axis=1)
+
+
 class MovingMNIST(keras.utils.PyDataset):
     """Batches of new (x, y) pairs from the training digits, made when they are asked for.
 

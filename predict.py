@@ -76,11 +76,13 @@ class Request:
     """Own clips: which values are 0 (black) and 1 (white), in the data's units; left out: as in
     the run."""
     axes: str | None = None
-    """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C."""
+    """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C; left out: as
+    in the run where an array has as many axes, else as its shape tells."""
     stride: int | None = None
     """Own clips: keep every Nth frame; left out: as in the run."""
     fps: float | None = None
-    """Own video files: sample this many frames a second by their time stamps."""
+    """Own video files: sample this many frames a second by their time stamps; left out: as in the
+    run."""
     out: Path = Path("outputs")
     """Folder to write to."""
 
@@ -135,11 +137,6 @@ def mean_over_videos(scores):
     return scores
 
 
-def copy_last(context, frames):
-    """The simplest forecast: the last frame of each context, again and again."""
-    return np.repeat(context[:, -1:], frames, axis=1)
-
-
 # Forecasts ------------------------------------------------------------------------------------
 
 
@@ -167,8 +164,7 @@ def forecast(request, usual_count):
     folder = request.model if request.model.is_dir() else request.model.parent
     run = runs.read_config(folder) if (folder / "config.json").exists() else {}
     # Moving MNIST is scored with 10 + 10 frames, however a model was trained.
-    own_clips = run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
-    as_trained = own_clips and request.data != "official"
+    as_trained = sources.has_own_clips(run) and request.data != "official"
     if request.context is None:
         request.context = run["context"] if as_trained else 10
     if request.horizon is None:
@@ -250,9 +246,9 @@ def forecast_and_score(request):
         print(f"{request.data} ends with the context: there is nothing to score")
         return
     if scored < request.horizon:
-        print(f"{request.data} has {scored} frames after the context: only these are scored")
+        print(f"frames after the context in {request.data}: {scored}; only these are scored")
     scores = score(truth, prediction[:, :scored], verbose=1)
-    copying = score(truth, copy_last(context, scored))
+    copying = score(truth, data.copy_last(context, scored))
     names = ("data", "seed", "context", "horizon", "sprites")
     entry = {
         **{name: getattr(request, name) for name in names},

@@ -301,6 +301,8 @@ def train(config, folder, resume=False, log=None, distribution=None):
     sources.check_config(config)
     trackers.check_installed(log)
     given = None if resume else runs.initial_model(config)
+    if given:  # whether its weights fit is said before any clips are converted
+        runs.copy_weights(given, build_model(dataclasses.replace(config, channels=given.channels)))
     with runs.own_folder(folder, resume):
         fit(config, folder, given, resume, log, distribution)
 
@@ -309,6 +311,8 @@ def fit(config, folder, given, resume, log, distribution):
     """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.architecture.precision}")
+    if given and config.init == "auto":
+        print("Training starts from the shipped weights; --init none starts from new ones.")
     windows, validation, channels = sources.training_sets(config, folder, distribution)
     architecture = dataclasses.replace(config.architecture, channels=channels)
     config = dataclasses.replace(config, architecture=architecture)
@@ -324,7 +328,7 @@ def fit(config, folder, given, resume, log, distribution):
         )
         if epoch == config.epochs:
             print(
-                f"All its {epoch} epochs are done. Start another run from its weights: "
+                f"This run is done (--epochs {epoch}). Start another one from its weights: "
                 f"--config {folder} --init {folder} --run OTHER"
             )
             return
@@ -336,8 +340,8 @@ def fit(config, folder, given, resume, log, distribution):
         runs.start(folder, config, closed_loop, here)
 
     print(
-        f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
-        f"{config.steps_per_epoch} batches of {config.batch_size} videos, into {folder}"
+        f"{config.model}, {model.count_params():,} parameters; epochs: {config.epochs}, batches in "
+        f"each: {config.steps_per_epoch}, videos in a batch: {config.batch_size}; into {folder}"
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     training = ClosedLoopVideos(config, epoch, windows)

@@ -101,7 +101,7 @@ def forecasts(name, model, videos, indices):
             yield batch, rollout(model, data.to_float(batch[:, :context]), HORIZON)
 
     if name == "copying":
-        return {name: rollouts(None, lambda _, *arguments: predict.copy_last(*arguments))}
+        return {name: rollouts(None, lambda _, *arguments: data.copy_last(*arguments))}
     if name == "tracks":
         return {name: rollouts(tracks.train_network(), tracks.forecast)}
     if name == "floor":

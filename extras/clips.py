@@ -61,10 +61,19 @@ class Options:
     axes: str | None
     stride: int
     fps: float | None
+    of_run: tuple
 
 
 def open_clips(
-    source, folder, size=None, channels=None, value_range=None, axes=None, stride=1, fps=None
+    source,
+    folder,
+    size=None,
+    channels=None,
+    value_range=None,
+    axes=None,
+    stride=1,
+    fps=None,
+    of_run=(),
 ):
     """Open clips; convert them first, where that is not done yet, and say how they are read.
 
@@ -81,6 +90,9 @@ def open_clips(
         axes: the order of an array's axes, see arrays.py; None: as its shape tells.
         stride: keep every stride-th frame.
         fps: frames a second, to sample videos by the times of their frames.
+        of_run: which of these options, by name, the user did not give for these clips, since they
+            are those of a run on others. Then `axes` are for arrays with as many axes, and `fps` is
+            for videos, and other files are no error.
 
     Returns:
         `Clips`.
@@ -88,7 +100,7 @@ def open_clips(
     Raises:
         InputError: there are no clips, none can be read, or an option does not fit them.
     """
-    options = check_options(size, value_range, axes, stride, fps)
+    options = check_options(size, value_range, axes, stride, fps, of_run)
     if not str(source):
         raise InputError("--data is empty: give a file or folder")
     folder, source = Path(folder), os.path.abspath(source)
@@ -128,7 +140,7 @@ def open_cache(folder):
     return Clips(frames, spans, list(known["clips"]))
 
 
-def check_options(size, value_range, axes, stride, fps):
+def check_options(size, value_range, axes, stride, fps, of_run):
     """The arguments of `open_clips` as `Options`. Raises InputError for what makes no sense."""
     if size is not None:
         size = height_and_width(size)
@@ -151,10 +163,10 @@ def check_options(size, value_range, axes, stride, fps):
         if set(axes) - set("NTHWC") or len(set(axes)) < len(axes) or not set("THW") <= set(axes):
             raise InputError(f"--axes {axes}: give {arrays.LETTERS}; T, H and W are needed")
     if stride < 1:
-        raise InputError(f"--stride {stride}: every how many frames one is kept, 1 or more")
+        raise InputError(f"--stride {stride}: give N, 1 or more, to keep every Nth frame")
     if fps is not None and not fps > 0:
-        raise InputError(f"--fps {fps}: frames a second, above 0")
-    return Options(size, value_range, axes, stride, fps)
+        raise InputError(f"--fps {fps}: give frames a second, above 0")
+    return Options(size, value_range, axes, stride, fps, tuple(of_run))
 
 
 # Finding clips ----------------------------------------------------------------------------
@@ -204,7 +216,7 @@ class Found:
         clips: dict: a clip's name -> a function that returns an iterator of its frames.
         colour: whether an array has three channels. (Pictures and videos nearly always have
             three, so that there the pixels decide.)
-        axes: the letters of all arrays' axes, as arrays.py has them.
+        axes: of all arrays the letters of their axes, as arrays.py has them, and the frames' size.
         notes: lines that the user should read.
     """
 
@@ -232,7 +244,9 @@ def find_clips(files, root, array, options, unpacked):
         name, ending = os.path.relpath(file, root), file.suffix.lower()
         if ending in ARRAYS:
             try:
-                opened = arrays.open_videos(file, array, options.axes, unpacked)
+                opened = arrays.open_videos(
+                    file, array, options.axes, unpacked, axes_must_fit="axes" not in options.of_run
+                )
             except InputError:
                 raise
             except Exception as error:  # what a damaged file raises depends on the damage
@@ -266,12 +280,13 @@ def find_clips(files, root, array, options, unpacked):
             found.notes.append(
                 f"{os.path.relpath(folder, root)}: numbers are missing between "
                 f"{parts[0][-1].name} and {parts[1][0].name}"
-                + (f" and at {len(parts) - 2} other places" if len(parts) > 2 else "")
+                + (f" (and {len(parts) - 2} more)" if len(parts) > 2 else "")
                 + f": these are {len(parts)} clips"
             )
-    if options.fps and (frames or any(file.suffix.lower() in ARRAYS for file in files)):
+    any_arrays = any(file.suffix.lower() in ARRAYS for file in files)
+    if options.fps and "fps" not in options.of_run and (frames or any_arrays):
         raise InputError("--fps is for videos, which know the times of their frames: use --stride")
-    if options.axes and not any(file.suffix.lower() in ARRAYS for file in files):
+    if options.axes and "axes" not in options.of_run and not any_arrays:
         raise InputError("--axes is for arrays, and there are none")
     return found
 
@@ -284,7 +299,7 @@ def add_videos(found, name, videos, options):
         found.clips[clip] = functools.partial(videos.frames, n, options.stride)
     lengths = dict(zip(videos.axes, videos.values.shape))
     found.colour |= lengths.get("C") == 3
-    found.axes.add(videos.axes)
+    found.axes.add(f"{videos.axes} with frames of {lengths['H']} x {lengths['W']} pixels")
     if len(videos) == arrays.USUAL_FRAMES < lengths["T"]:
         found.notes.append(
             f"WARNING: {label} has {len(videos)} videos of {lengths['T']} frames: if these are "
@@ -407,8 +422,11 @@ def contents(fingerprints):
 # Windows ----------------------------------------------------------------------------------
 
 
-def long_enough(spans, frames):
-    """Those of the clips that have as many frames, as spans (clips, 2); see `open_clips`.
+def long_enough(spans, frames, to_lower):
+    """The clips that have at least so many frames, as spans (clips, 2); see `open_clips`.
+
+    Args:
+        to_lower: which options help where no clip is long enough, for the message.
 
     Raises:
         InputError: none has.
@@ -416,14 +434,14 @@ def long_enough(spans, frames):
     lengths = spans[:, 1] - spans[:, 0]
     if lengths.max() < frames:
         raise InputError(
-            f"the longest clip has {lengths.max()} frames, and {frames} are needed: give longer "
-            "clips, or lower --frames (train.py), --context or --horizon"
+            f"{frames} frames are needed, and the longest clip has {lengths.max()}: give longer "
+            f"clips, or lower {to_lower}"
         )
     short = (lengths < frames).sum()
     if short:
         print(
-            f"{'WARNING: ' if short > len(spans) / 2 else ''}{short} of {len(spans)} clips are left "
-            f"out: they have fewer than {frames} frames"
+            f"{'WARNING: ' if short > len(spans) / 2 else ''}clips with fewer than {frames} frames "
+            f"are left out: {short} of {len(spans)}"
         )
     return spans[lengths >= frames]
 
@@ -444,7 +462,7 @@ def split_clips(spans, frames):
     Raises:
         InputError: there is not enough for both.
     """
-    spans = long_enough(spans, frames)
+    spans = long_enough(spans, frames, "--frames and --context")
     if len(spans) == 1:
         ((first, end),) = spans
         middle = end - max(frames, (end - first) // 10)

@@ -66,7 +66,7 @@ def convert(found, path, source, channels, options):
         raise InputError(f"--data {source}: no clip can be read: {'; '.join(found.notes[:3])}")
     lines = describe(source, lengths, shape, values, cut, found, options)
     if len(lines) > MANY_LINES:
-        lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
+        lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more like these"]
     return lengths, lines
 
 
@@ -258,7 +258,8 @@ def describe(source, lengths, shape, values, cut, found, options):
     if values.brightest - values.darkest < 0.01:
         lines.insert(
             1,
-            "WARNING: that is hardly a hundredth of the way from black to white; if it is all of it, "
-            f"give --range {values.least:.6g} {values.greatest:.6g}",
+            "WARNING: these values span less than a hundredth of the range from black to white; if the "
+            "least should be black and the greatest white, give "
+            f"--range {values.least:.6g} {values.greatest:.6g}",
         )
     return lines

@@ -62,7 +62,7 @@ def start(options, batch_size):
     if options.devices is None:
         if given != [None, None, None]:
             raise InputError("--coordinator, --process-id and --process-count need --devices all")
-        available = len(keras.distribution.list_devices())
+        available = len(list_devices())
         if available > 1:
             print(f"Only the first of {available} devices is used; --devices all uses them all.")
         return None
@@ -82,7 +82,7 @@ def start(options, batch_size):
     if process > 0:
         sys.stdout = open(os.devnull, "w")
 
-    available = keras.distribution.list_devices()
+    available = list_devices()
     count = len(available) if options.devices == "all" else int(options.devices)
     if processes > 1 and options.devices != "all":
         raise InputError(f"--devices {count}: several processes take all of theirs: say all")
@@ -91,6 +91,17 @@ def start(options, batch_size):
     if batch_size % count:
         raise InputError(f"--batch-size {batch_size} cannot be shared equally by {count} devices")
     return keras.distribution.DataParallel(devices=available[:count], auto_shard_dataset=False)
+
+
+def list_devices():
+    """Names of the backend's devices. Raises InputError: JAX_PLATFORMS asks for others."""
+    try:
+        return keras.distribution.list_devices()
+    except (AssertionError, RuntimeError) as error:  # JAX's; the first is raised without a word
+        raise InputError(
+            "JAX cannot use the devices that JAX_PLATFORMS names: unset it to take those that are "
+            f"there. {error}"
+        ) from None
 
 
 def connect(coordinator, process_id, process_count):

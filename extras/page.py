@@ -12,6 +12,7 @@ from extras.cli import atomic_write
 import numpy as np
 from PIL import Image
 
+import data
 from extras import pictures
 
 
@@ -71,8 +72,8 @@ def write_page(path, context, truth, prediction, gifs, stills, score, millisecon
     if scored:
         predicted = prediction[:, :scored]
         errors = [score(t[None], p[None])["mse"] for t, p in zip(truth, predicted)]
-        copies = np.repeat(context[:, -1:], scored, axis=1)
-        scores = {"model": score(truth, predicted), "copying": score(truth, copies)}
+        copying = score(truth, data.copy_last(context, scored))
+        scores = {"model": score(truth, predicted), "copying": copying}
     clips = [
         {
             "name": gif.stem,

@@ -15,6 +15,8 @@ tensorboard/, wandb/    what `--log` reports
 import contextlib
 import csv
 import dataclasses
+import functools
+import itertools
 import json
 import os
 import platform
@@ -59,6 +61,7 @@ def load_model(path):
     Raises:
         InputError: there is none, or the file is not such a model.
     """
+    devices.list_devices()  # without one the file would be called damaged
     path = Path(path)
     if path.is_dir():
         folder, path = path, path / "best.keras"
@@ -107,7 +110,6 @@ def initial_model(config):
     )
     if config.model != "forecaster" or architecture != shipped.architecture:
         return None
-    print("Training starts from the shipped weights; --init none starts from new ones.")
     return shipped
 
 
@@ -124,11 +126,15 @@ def copy_weights(source, model):
                 if (old, new) == (1, 3):  # the first kernel takes the mean of the channels
                     value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
             values[n] = value
-    if [value.shape for value in values] != [tuple(weight.shape) for weight in model.weights]:
-        raise InputError(
-            "--init: these weights are of a model of another size, or for colour: --config RUN takes "
-            "the size of a run"
-        )
+    given = [(weight.path, value.shape) for weight, value in zip(source.weights, values)]
+    needed = [(weight.path, tuple(weight.shape)) for weight in model.weights]
+    for one, other in itertools.zip_longest(given, needed, fillvalue=("nothing", "more")):
+        if one[1] != other[1]:
+            raise InputError(
+                "--init: these weights are of a model of another size, or for colour. The first that "
+                f"differ: {one[0]} {one[1]} in the file, {other[0]} {other[1]} here. --config RUN "
+                "takes the size of a run"
+            )
     model.set_weights(values)
 
 
@@ -214,7 +220,7 @@ def read_log(folder, epochs):
             return rows
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise InputError(f"{path} should have the rows of {epochs} epochs, and has not: restore it")
+    raise InputError(f"{path} should have a row for each epoch up to {epochs}: restore it")
 
 
 def environment(distribution=None):
@@ -240,7 +246,7 @@ def environment(distribution=None):
         "python": platform.python_version(),
         "devices": distribution.device_mesh.devices.tolist()
         if distribution
-        else keras.distribution.list_devices()[:1],
+        else devices.list_devices()[:1],
         "processes": devices.processes,
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
@@ -325,8 +331,8 @@ def resume(folder, planned, config, closed_loop, here):
     rows = read_log(folder, epoch)
     if config != planned and epoch > min(cooldown_start(planned), cooldown_start(config)):
         raise InputError(
-            f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning rates "
-            f"should be other ones by now. Start another run from its weights: --config {folder} "
+            f"{folder} has done epoch {epoch}, and with --epochs {config.epochs} its learning rates "
+            f"would have been others by then. Start another run from its weights: --config {folder} "
             f"--init {folder} --run OTHER"
         )
     if devices.process == 0:
@@ -369,8 +375,8 @@ class ScoreAndSave(keras.callbacks.Callback):
         rows: those of log.csv, one for each epoch so far.
         asked_to_stop: a function that tells whether Ctrl-C was pressed.
         training: the `data.MovingMNIST` that `fit` is given; it is told each epoch.
-        validation: videos, to be indexed by an array of numbers. So many of them as the config
-            says are forecast, from all over them.
+        validation: videos, to be indexed by an array of numbers. As many as the config says are
+            forecast, evenly spaced.
     """
 
     async_safe = True  # Keras then does not wait for each batch before it starts the next
@@ -388,6 +394,13 @@ class ScoreAndSave(keras.callbacks.Callback):
         self.indices = np.linspace(0, len(validation) - 1, count).astype(int)
         self.started = time.monotonic()
 
+    def on_train_begin(self, logs=None):
+        error, _ = self.forecast(data.copy_last)
+        print(
+            f"Copying the last frame gives a val_mse of {error.mean():.6g}; "
+            "a model has learned something once its own is lower."
+        )
+
     def on_epoch_begin(self, epoch, logs=None):
         self.training.epoch = epoch
 
@@ -402,7 +415,7 @@ class ScoreAndSave(keras.callbacks.Callback):
 
     def score_and_save(self, epoch, logs):
         self.copy_averaged_weights()
-        error, samples = self.forecast()
+        error, samples = self.forecast(functools.partial(models.rollout, self.averaged))
         self.check_finite(error.mean())  # the last step may have spoilt the weights
         best = all(error.mean() < float(row["val_mse"]) for row in self.rows)
         steps = (epoch + 1) * self.config.steps_per_epoch
@@ -446,8 +459,11 @@ class ScoreAndSave(keras.callbacks.Callback):
                 # By way of NumPy: on JAX both would share one array, which `fit` deletes.
                 variable.assign(ops.convert_to_numpy(average))
 
-    def forecast(self):
+    def forecast(self, predict):
         """Forecast the validation videos.
+
+        Args:
+            predict: a function of the context and the horizon, as `data.copy_last` is.
 
         Returns:
             error: squared error of each predicted frame, (horizon,).
@@ -457,7 +473,7 @@ class ScoreAndSave(keras.callbacks.Callback):
         error, samples = np.zeros(horizon), []
         for videos in sources.batches(self.validation, self.indices, horizon):
             real = data.to_float(videos[:, :context])
-            predictions = models.rollout(self.averaged, real, horizon)
+            predictions = predict(real, horizon)
             difference = predictions - data.to_float(videos[:, context:])
             error += np.square(difference).sum(axis=(0, 2, 3, 4))
             samples += list(zip(videos[:, :context], videos[:, context:], predictions))

@@ -69,22 +69,23 @@ def training_sets(config, folder, distribution):
     if devices.process == 0:
         devices.barrier(distribution)
     training, validation = clips.split_clips(opened.spans, config.frames)
-    print(f"{len(training)} clips to train on, {len(validation)} to validate on")
+    print(f"clips to train on: {len(training)}, to validate on: {len(validation)}")
     training = clips.Windows(opened.frames, training, config.frames, step=1)
     validation = clips.Windows(opened.frames, validation, config.frames, step=config.frames)
     return training, validation, opened.frames.shape[-1]
 
 
-def open_own_clips(source, folder, size, channels, options):
+def open_own_clips(source, folder, size, channels, options, of_run=()):
     """`clips.open_clips` with the options of a config or of a request, a dict that has them."""
     options = {name: options.get(name, default) for name, default in CLIP_OPTIONS.items()}
-    return clips.open_clips(source, folder, size, channels, **options)
+    return clips.open_clips(source, folder, size, channels, **options, of_run=of_run)
 
 
 def open_clips_of_run(folder, config, channels):
-    """The clips of a run: those that it has converted when it began, else they are now.
+    """The clips of a run, as it converted them when it began; else they are converted now.
 
-    Clips that were added later would move others between training and validation.
+    They are not converted again, because clips that were added since would move others between
+    training and validation.
     """
     if (folder / "config.json").exists() and (folder / clips.DESCRIPTION).exists():
         return clips.open_cache(folder)
@@ -101,6 +102,11 @@ def refuse_clip_options(options):
         raise InputError(f"{names}: only for own clips, which --data PATH names")
 
 
+def has_own_clips(run):
+    """Whether a run is on own clips; from its config, a dict, which is empty if there is no run."""
+    return run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
+
+
 def open_videos(request, model, run):
     """Open the videos that a request names; see `predict.forecast`.
 
@@ -111,21 +117,21 @@ def open_videos(request, model, run):
 
     Returns:
         videos: to be indexed by an array of numbers. Own clips are cut into windows of context +
-            horizon frames that share none, or of all that the longest clip has, if it is shorter.
+            horizon frames that do not overlap. If no clip has as many, a window has as many frames
+            as the longest clip.
         value_range: (low, high), what black and white are in the data's units.
 
     Raises:
         InputError: the data cannot be used.
     """
     frames = request.context + request.horizon
-    own_sets = run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
     if request.data in ("test", "validation", "official"):
         if request.size is not None:
             raise InputError("--size is for own clips, which --data PATH names")
         refuse_clip_options(vars(request))
     if request.data == "official":
         return official.load()[:, :frames], (0, 1)
-    if request.data in ("test", "validation") and not own_sets:
+    if request.data in ("test", "validation") and not has_own_clips(run):
         digits, size = run.get("digits_per_video", 2), run.get("size", [64])[0]  # as in training
         return data.EvaluationVideos(request.data, digits, frames, size), (0, 1)
     if request.data == "test":
@@ -143,15 +149,16 @@ def open_videos(request, model, run):
         size = request.size
         if size is None and not clips.is_array(request.data):
             size = model.frame_size
-        value_range = request.value_range or run.get("value_range")
-        # Every second frame moves twice as far, so a stride is that of the training, too.
-        stride = run.get("stride", 1) if request.stride is None else request.stride
-        options = {**vars(request), "value_range": value_range, "stride": stride}
-        opened = open_own_clips(request.data, request.out, size, channels, options)
+        given = {n: v for n, v in vars(request).items() if n in CLIP_OPTIONS and v is not None}
+        # The others as in training: where every second frame is kept, things move twice as far.
+        options, of_run = {**run, **given}, [n for n in CLIP_OPTIONS if n not in given]
+        opened = open_own_clips(request.data, request.out, size, channels, options, of_run)
+        value_range = options.get("value_range")
         spans = opened.spans
     longest = int((spans[:, 1] - spans[:, 0]).max())
     length = min(frames, max(longest, request.context))
-    windows = clips.Windows(opened.frames, clips.long_enough(spans, length), length, step=length)
+    spans = clips.long_enough(spans, length, "--context")
+    windows = clips.Windows(opened.frames, spans, length, step=length)
     return windows, tuple(value_range or (0, 1))
 
 
@@ -172,7 +179,7 @@ def choose_indices(available, count=None, seed=None, usual_count=100):
     if count is None:
         count = min(usual_count, available)
     if not 1 <= count <= available:
-        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
+        raise InputError(f"--count {count}: give 1 to {available:,}, as many videos as there are")
     if seed is None:
         return np.arange(count)
     if seed < 0:

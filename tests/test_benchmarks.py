@@ -90,7 +90,7 @@ def test_records(benchmark, script, refused, trained_run, tmp_path):
     assert (tmp_path / "own.csv").read_text() == (trained_run / "log.csv").read_text()
     assert rows["own"]["videos"] > 0 and "copying" not in rows["own"]["command"]
     videos = data.EvaluationVideos("test")[[0, 1]]
-    copies = predict.copy_last(videos[:, :10], 10)
+    copies = data.copy_last(videos[:, :10], 10)
     assert rows["copying"]["mse"] == predict.score(videos[:, 10:], copies)["mse"]
     for name in ("error-by-frame.png", "comparison.gif"):
         assert (tmp_path / name).stat().st_size > 1000

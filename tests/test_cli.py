@@ -1,6 +1,7 @@
 """How scripts start and end: quiet, in one line, after Ctrl-C, and with whole files."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import signal
@@ -83,8 +84,13 @@ def test_a_fault_of_ours_shows_where_it_is():
          "predict.py --coutn 3", "--coutn"),
         ({"KERAS_BACKEND": "numpy"}, "train.py --preset tiny --run RUN", "KERAS_BACKEND=jax"),
         ({}, "animate.py NOTHING", "no such model"),
+        pytest.param(
+            {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""},
+            "train.py --preset tiny --run RUN", "JAX_PLATFORMS",
+            marks=pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs JAX"),
+        ),
     ],
-    ids=["locale", "backend", "model"],
+    ids=["locale", "backend", "model", "device"],
 )  # fmt: skip
 def test_processes_end_in_status_2_without_a_traceback(tmp_path, environment, command, reason):
     result = python(*command.replace("RUN", str(tmp_path / "run")).split(), **environment)

@@ -604,11 +604,11 @@ def test_options_that_make_no_sense_are_refused(opened, tmp_path, options, messa
 
 def test_a_line_says_how_it_was_understood(opened, tmp_path, capsys):
     np.save(tmp_path / "a.npy", np.where(VIDEOS > 128, 45.0, -32.0))
-    opened(tmp_path / "a.npy", value_range=(-40, 60))
+    opened(tmp_path / "a.npy", size=16, value_range=(-40, 60))
     line = capsys.readouterr().out.splitlines()[-1]
     for part in (
-        "4 videos of 6 frames", "32 x 48 pixels", "grey", "values -32 to 45",
-        "only the levels -32 45", "-40 is black and 60 white", "NTHW",
+        "4 videos of 6 frames", "16 x 16 pixels", "grey", "values -32 to 45",
+        "only the levels -32 45", "-40 is black and 60 white", "NTHW with frames of 32 x 48",
     ):  # fmt: skip
         assert part in line
 
@@ -636,7 +636,7 @@ def test_many_lines_are_cut_short(opened, tmp_path, capsys):
         (tmp_path / f"{n}.mp4").write_bytes(b"")
     opened(tmp_path)
     output = capsys.readouterr().out
-    assert output.count("cannot be read") < 15 and "29 more lines" in output
+    assert output.count("cannot be read") < 15 and "29 more like these" in output
 
 
 # The cache
@@ -778,7 +778,7 @@ def test_a_clip_that_is_alone_is_divided_in_time():
     assert training.tolist() == [[4, 34]] and validation.tolist() == [[34, 54]]
     with pytest.raises(InputError, match="40 are needed"):
         clips.split_clips(np.array([[0, 39]]), 20)
-    with pytest.raises(InputError, match="longest clip has 19 frames"):
+    with pytest.raises(InputError, match="longest clip has 19.*--frames and --context$"):
         clips.split_clips(np.array([[0, 19], [19, 30]]), 20)
 
 
@@ -798,10 +798,10 @@ def test_clips_that_are_too_short_have_no_window(capsys):
     spans = np.array([[0, 7], [7, 10], [10, 14]])
     windows = clips.Windows(np.arange(14).reshape(14, 1, 1, 1), spans, length=5, step=5)
     assert windows[[0]][0].ravel().tolist() == [0, 1, 2, 3, 4] and len(windows) == 1
-    assert clips.long_enough(spans, 4).tolist() == [[0, 7], [10, 14]]
+    assert clips.long_enough(spans, 4, "--context").tolist() == [[0, 7], [10, 14]]
     assert "WARNING" not in capsys.readouterr().out
-    clips.long_enough(spans, 5)
-    assert "WARNING: 2 of 3 clips are left out" in capsys.readouterr().out
+    clips.long_enough(spans, 5, "--context")
+    assert "WARNING: clips with fewer than 5 frames are left out: 2 of 3" in capsys.readouterr().out
 
 
 # The examples

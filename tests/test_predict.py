@@ -251,7 +251,9 @@ def test_clips_are_forecast_in_the_colours_of_the_model_and_at_their_size(
     ]:
         assert script(predict, model, *arguments, *size)[0] == 0
         assert np.load(tmp_path / "predictions.npz")["prediction"].shape == shape
-    assert "longest clip has 8 frames" in refused(predict, run, *arguments, "--context", 9)
+    line = refused(predict, run, *arguments, "--context", 9)
+    assert "9 frames are needed, and the longest clip has 8" in line
+    assert "lower --context" in line and "--frames" not in line
     assert "no test set" in refused(predict, run, "--out", tmp_path)
 
 
@@ -260,7 +262,7 @@ def test_clips_are_forecast_in_the_colours_of_the_model_and_at_their_size(
 REFUSED = [
     (predict, "NOTHING", "no such model"),
     (predict, "MODEL --count 0", "--count 0"),
-    (predict, "MODEL --count 10001", "10,000 videos"),
+    (predict, "MODEL --count 10001", "1 to 10,000"),
     (predict, "MODEL --count -3", "--count -3"),
     (predict, "MODEL --context 0", "--context"),
     (predict, "MODEL --horizon 0", "--horizon"),

@@ -1,13 +1,14 @@
 """Own clips through the scripts: trained on, moved, forecast in the data's units."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import animate
 import predict
@@ -157,12 +158,25 @@ def test_batches_are_the_videos_that_were_asked_for():
     np.testing.assert_array_equal(batch, videos[indices])
 
 
-def test_other_clips_are_read_at_the_stride_of_the_run(radar_run, script, tmp_path):
-    run = shutil.copytree(radar_run, tmp_path / "run")
-    runs.write_json(run / "config.json", {**runs.read_config(run), "stride": 2})
-    squares = moving_squares(1, 12)
-    np.save(tmp_path / "squares.npy", squares)
-    arguments = ["--data", tmp_path / "squares.npy", "--range", "0", "255", *FORECAST]
-    assert script(predict, run, *arguments, "--out", tmp_path)[0] == 0
-    context = np.load(tmp_path / "predictions.npz")["context"]
-    np.testing.assert_allclose(context[0, ..., 0], squares[0, : 2 * context.shape[1] : 2], atol=1)
+def test_other_clips_are_read_as_those_of_the_run_were(tmp_path):
+    """What is given wins; axes of the run are for arrays that have as many, and fps is for videos."""
+    run, model = {"stride": 2, "axes": "HWT", "fps": 10.0}, SimpleNamespace(channels=1)
+    video = moving_squares(1, 12)[0]
+    time_last = np.moveaxis(video, 0, -1)  # (24, 32, 12)
+    np.save(tmp_path / "time-last.npy", time_last)
+    np.save(tmp_path / "videos.npy", video[None])
+    first, *others = map(Image.fromarray, video)
+    first.save(tmp_path / "20-fps.gif", save_all=True, append_images=others, duration=50)
+    for name, given, expected in [
+        ("time-last.npy", {}, video[::2]),
+        ("time-last.npy", {"axes": "THW", "stride": 3}, time_last[::3]),
+        ("videos.npy", {}, video[::2]),
+        ("20-fps.gif", {}, video[::4]),
+        ("20-fps.gif", {"fps": 20.0}, video[::2]),
+    ]:
+        path, size = str(tmp_path / name), expected.shape[1:]
+        request = predict.Request(
+            data=path, context=3, horizon=3, size=size, out=tmp_path / "out", **given
+        )
+        videos, _ = sources.open_videos(request, model, run)
+        np.testing.assert_array_equal(videos.frames[..., 0], expected)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -108,11 +109,11 @@ def test_the_end_can_be_postponed_until_the_learning_rates_fall(
     assert_same_run(whole, parts)
     # Three epochs are done, and of five the learning rates would fall in the fifth alone;
     # of three they would have fallen by now; of four they have, once those are done.
-    assert "has done 3 epochs" in refused(train, "--resume", late, "--epochs", 3)
+    assert "has done epoch 3" in refused(train, "--resume", late, "--epochs", 3)
     assert runs.read_config(late, train.Config) == QUICK
     finished = shutil.copytree(quick_run, tmp_path / "finished")
     line = refused(train, "--resume", finished, "--epochs", 8)
-    assert "has done 4 epochs" in line and f"--init {finished}" in line
+    assert "has done epoch 4" in line and f"--init {finished}" in line
     assert runs.read_config(finished, train.Config) == QUICK
 
 
@@ -121,16 +122,26 @@ def test_training_starts_from_given_weights(script, refused, misread, quick_run,
     assert "no such model" in refused(train, "--init", tmp_path / "nothing", "--run", run)
     assert not run.exists()
     of_its_size = ["--config", quick_run, "--init", init, "--run", run]
-    line = refused(train, *of_its_size, "--filters", 99)
+    line = refused(train, *of_its_size, "--filters", 99, "--data", tmp_path / "nothing")
     assert "another size" in line and "--config" in line
-    assert not (run / "config.json").exists()
+    assert "down/kernel (3, 3, 4, 4) in the file" in line and "(3, 3, 4, 99) here" in line
+    assert not run.exists()  # it is said before clips are looked at
+    line = refused(train, *of_its_size, "--motion-radius", 2)
+    assert "nothing more in the file, forecaster" in line and "history_hidden" in line
     # With learning rates that change nothing.
     small = ["--epochs", "1", "--muon-learning-rate", "1e-9", "--adam-learning-rate", "1e-9"]
-    assert script(train, *of_its_size, *small)[0] == 0
+    status, output, _ = script(train, *of_its_size, *small)
+    assert status == 0
     assert_same_weights(init, run / "init.keras")
     given, trained = (runs.load_model(path).get_weights() for path in (init, run / "last.keras"))
     for weights in zip(given, trained, strict=True):
         np.testing.assert_allclose(*weights, atol=1e-6)
+    # The error is to be compared with that of copying the last frame.
+    evaluation = data.EvaluationVideos("validation", frames=3, size=32)
+    videos = data.to_float(evaluation[np.linspace(0, 9999, 3).astype(int)])
+    mse = np.square(videos[:, 2] - videos[:, 1]).sum(axis=(1, 2, 3)).mean()
+    said = re.search(r"Copying the last frame gives a val_mse of (\S+);", output)
+    assert float(said[1]) == pytest.approx(mse, rel=1e-4)
 
 
 def test_a_config_repeats_its_run(script, refused, quick_run, tmp_path):
