@@ -246,7 +246,7 @@ def forecast_and_score(request):
         print(f"{request.data} ends with the context: there is nothing to score")
         return
     if scored < request.horizon:
-        print(f"frames after the context in {request.data}: {scored}; only these are scored")
+        print(f"{request.data} has {scored} frames after the context: only these are scored")
     scores = score(truth, prediction[:, :scored], verbose=1)
     copying = score(truth, data.copy_last(context, scored))
     names = ("data", "seed", "context", "horizon", "sprites")

@@ -328,7 +328,7 @@ def fit(config, folder, given, resume, log, distribution):
         )
         if epoch == config.epochs:
             print(
-                f"This run is done (--epochs {epoch}). Start another one from its weights: "
+                f"All its {epoch} epochs are done. Start another run from its weights: "
                 f"--config {folder} --init {folder} --run OTHER"
             )
             return
@@ -340,8 +340,8 @@ def fit(config, folder, given, resume, log, distribution):
         runs.start(folder, config, closed_loop, here)
 
     print(
-        f"{config.model}, {model.count_params():,} parameters; epochs: {config.epochs}, batches in "
-        f"each: {config.steps_per_epoch}, videos in a batch: {config.batch_size}; into {folder}"
+        f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
+        f"{config.steps_per_epoch} batches of {config.batch_size} videos, into {folder}"
     )
     print("The first batch takes longest: the model is compiled for it.", flush=True)
     training = ClosedLoopVideos(config, epoch, windows)

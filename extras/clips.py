@@ -280,7 +280,7 @@ def find_clips(files, root, array, options, unpacked):
             found.notes.append(
                 f"{os.path.relpath(folder, root)}: numbers are missing between "
                 f"{parts[0][-1].name} and {parts[1][0].name}"
-                + (f" (and {len(parts) - 2} more)" if len(parts) > 2 else "")
+                + (f" and at {len(parts) - 2} other places" if len(parts) > 2 else "")
                 + f": these are {len(parts)} clips"
             )
     any_arrays = any(file.suffix.lower() in ARRAYS for file in files)

@@ -66,7 +66,7 @@ def convert(found, path, source, channels, options):
         raise InputError(f"--data {source}: no clip can be read: {'; '.join(found.notes[:3])}")
     lines = describe(source, lengths, shape, values, cut, found, options)
     if len(lines) > MANY_LINES:
-        lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more like these"]
+        lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
     return lengths, lines
 
 

@@ -220,7 +220,7 @@ def read_log(folder, epochs):
             return rows
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise InputError(f"{path} should have a row for each epoch up to {epochs}: restore it")
+    raise InputError(f"{path} should have the rows of {epochs} epochs, and has not: restore it")
 
 
 def environment(distribution=None):
@@ -331,8 +331,8 @@ def resume(folder, planned, config, closed_loop, here):
     rows = read_log(folder, epoch)
     if config != planned and epoch > min(cooldown_start(planned), cooldown_start(config)):
         raise InputError(
-            f"{folder} has done epoch {epoch}, and with --epochs {config.epochs} its learning rates "
-            f"would have been others by then. Start another run from its weights: --config {folder} "
+            f"{folder} has done {epoch} epochs: with --epochs {config.epochs} its learning rates "
+            f"should be other ones by now. Start another run from its weights: --config {folder} "
             f"--init {folder} --run OTHER"
         )
     if devices.process == 0:

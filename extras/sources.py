@@ -69,7 +69,7 @@ def training_sets(config, folder, distribution):
     if devices.process == 0:
         devices.barrier(distribution)
     training, validation = clips.split_clips(opened.spans, config.frames)
-    print(f"clips to train on: {len(training)}, to validate on: {len(validation)}")
+    print(f"{len(training)} clips to train on, {len(validation)} to validate on")
     training = clips.Windows(opened.frames, training, config.frames, step=1)
     validation = clips.Windows(opened.frames, validation, config.frames, step=config.frames)
     return training, validation, opened.frames.shape[-1]
@@ -179,7 +179,7 @@ def choose_indices(available, count=None, seed=None, usual_count=100):
     if count is None:
         count = min(usual_count, available)
     if not 1 <= count <= available:
-        raise InputError(f"--count {count}: give 1 to {available:,}, as many videos as there are")
+        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
     if seed is None:
         return np.arange(count)
     if seed < 0:

@@ -262,7 +262,7 @@ def test_clips_are_forecast_in_the_colours_of_the_model_and_at_their_size(
 REFUSED = [
     (predict, "NOTHING", "no such model"),
     (predict, "MODEL --count 0", "--count 0"),
-    (predict, "MODEL --count 10001", "1 to 10,000"),
+    (predict, "MODEL --count 10001", "10,000 videos"),
     (predict, "MODEL --count -3", "--count -3"),
     (predict, "MODEL --context 0", "--context"),
     (predict, "MODEL --horizon 0", "--horizon"),

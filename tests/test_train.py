@@ -109,11 +109,11 @@ def test_the_end_can_be_postponed_until_the_learning_rates_fall(
     assert_same_run(whole, parts)
     # Three epochs are done, and of five the learning rates would fall in the fifth alone;
     # of three they would have fallen by now; of four they have, once those are done.
-    assert "has done epoch 3" in refused(train, "--resume", late, "--epochs", 3)
+    assert "has done 3 epochs" in refused(train, "--resume", late, "--epochs", 3)
     assert runs.read_config(late, train.Config) == QUICK
     finished = shutil.copytree(quick_run, tmp_path / "finished")
     line = refused(train, "--resume", finished, "--epochs", 8)
-    assert "has done epoch 4" in line and f"--init {finished}" in line
+    assert "has done 4 epochs" in line and f"--init {finished}" in line
     assert runs.read_config(finished, train.Config) == QUICK
 
 
