@@ -393,12 +393,14 @@ def rollout(model, context, horizon):
         float32 array (batch, horizon, height, width, channels) in [0, 1].
 
     Raises:
-        InputError: the frames have another number of channels than the model.
+        InputError: the frames are uint8, or have another number of channels than the model.
     """
     batch, frames, height, width, channels = context.shape
     expected = model.architecture.channels
     if channels != expected:
         raise InputError(f"frames have {channels} channels; this model is for {expected}")
+    if keras.backend.standardize_dtype(context.dtype) == "uint8":
+        raise InputError("frames are uint8; a model reads floats in [0, 1]: see data.to_float")
     step = compiling.compiled_step(model, height, width)  # model.step, from a dict to NumPy arrays
     states = model.initial_states(batch, height, width)
     predictions = []

@@ -76,13 +76,12 @@ class Request:
     """Own clips: which values are 0 (black) and 1 (white), in the data's units; left out: as in
     the run."""
     axes: str | None = None
-    """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C; left out: as
-    in the run where an array has as many axes, else as its shape tells."""
+    """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C."""
     stride: int | None = None
     """Own clips: keep every Nth frame; left out: as in the run."""
     fps: float | None = None
     """Own video files: sample this many frames a second by their time stamps; left out: as in the
-    run."""
+    run, unless --stride is given."""
     out: Path = Path("outputs")
     """Folder to write to."""
 

@@ -301,8 +301,6 @@ def train(config, folder, resume=False, log=None, distribution=None):
     sources.check_config(config)
     trackers.check_installed(log)
     given = None if resume else runs.initial_model(config)
-    if given:  # whether its weights fit is said before any clips are converted
-        runs.copy_weights(given, build_model(dataclasses.replace(config, channels=given.channels)))
     with runs.own_folder(folder, resume):
         fit(config, folder, given, resume, log, distribution)
 

@@ -69,7 +69,7 @@ def unpack(values, attributes):
     return unpacked
 
 
-def open_videos(path, name=None, axes=None, folder=None, axes_must_fit=True):
+def open_videos(path, name=None, axes=None, folder=None):
     """Open the arrays of a file that hold videos; those with less than three axes hold none.
 
     Args:
@@ -78,7 +78,6 @@ def open_videos(path, name=None, axes=None, folder=None, axes_must_fit=True):
             only one of an HDF5 file.
         axes: the letters of the array's axes; None: see `guess_axes`.
         folder: an existing folder, to which the arrays of an .npz file are unpacked.
-        axes_must_fit: False guesses the axes of arrays that have more axes than letters, or less.
 
     Returns:
         A list of `Videos`.
@@ -111,10 +110,7 @@ def open_videos(path, name=None, axes=None, folder=None, axes_must_fit=True):
     for name, array in arrays.items():
         if array.dtype.kind not in "buif":
             raise ValueError(f"it holds {array.dtype}, and numbers are needed")
-        if axes and (axes_must_fit or len(axes) == array.ndim):
-            letters = check_axes(axes, array.shape)
-        else:
-            letters = guess_axes(array.shape)
+        letters = check_axes(axes, array.shape) if axes else guess_axes(array.shape)
         videos.append(Videos(name, array, letters))
     return videos
 

@@ -61,19 +61,10 @@ class Options:
     axes: str | None
     stride: int
     fps: float | None
-    of_run: tuple
 
 
 def open_clips(
-    source,
-    folder,
-    size=None,
-    channels=None,
-    value_range=None,
-    axes=None,
-    stride=1,
-    fps=None,
-    of_run=(),
+    source, folder, size=None, channels=None, value_range=None, axes=None, stride=1, fps=None
 ):
     """Open clips; convert them first, where that is not done yet, and say how they are read.
 
@@ -90,9 +81,6 @@ def open_clips(
         axes: the order of an array's axes, see arrays.py; None: as its shape tells.
         stride: keep every stride-th frame.
         fps: frames a second, to sample videos by the times of their frames.
-        of_run: which of these options, by name, the user did not give for these clips, since they
-            are those of a run on others. Then `axes` are for arrays with as many axes, and `fps` is
-            for videos, and other files are no error.
 
     Returns:
         `Clips`.
@@ -100,7 +88,7 @@ def open_clips(
     Raises:
         InputError: there are no clips, none can be read, or an option does not fit them.
     """
-    options = check_options(size, value_range, axes, stride, fps, of_run)
+    options = check_options(size, value_range, axes, stride, fps)
     if not str(source):
         raise InputError("--data is empty: give a file or folder")
     folder, source = Path(folder), os.path.abspath(source)
@@ -140,7 +128,7 @@ def open_cache(folder):
     return Clips(frames, spans, list(known["clips"]))
 
 
-def check_options(size, value_range, axes, stride, fps, of_run):
+def check_options(size, value_range, axes, stride, fps):
     """The arguments of `open_clips` as `Options`. Raises InputError for what makes no sense."""
     if size is not None:
         size = height_and_width(size)
@@ -166,7 +154,7 @@ def check_options(size, value_range, axes, stride, fps, of_run):
         raise InputError(f"--stride {stride}: give N, 1 or more, to keep every Nth frame")
     if fps is not None and not fps > 0:
         raise InputError(f"--fps {fps}: give frames a second, above 0")
-    return Options(size, value_range, axes, stride, fps, tuple(of_run))
+    return Options(size, value_range, axes, stride, fps)
 
 
 # Finding clips ----------------------------------------------------------------------------
@@ -244,9 +232,7 @@ def find_clips(files, root, array, options, unpacked):
         name, ending = os.path.relpath(file, root), file.suffix.lower()
         if ending in ARRAYS:
             try:
-                opened = arrays.open_videos(
-                    file, array, options.axes, unpacked, axes_must_fit="axes" not in options.of_run
-                )
+                opened = arrays.open_videos(file, array, options.axes, unpacked)
             except InputError:
                 raise
             except Exception as error:  # what a damaged file raises depends on the damage
@@ -284,9 +270,9 @@ def find_clips(files, root, array, options, unpacked):
                 + f": these are {len(parts)} clips"
             )
     any_arrays = any(file.suffix.lower() in ARRAYS for file in files)
-    if options.fps and "fps" not in options.of_run and (frames or any_arrays):
+    if options.fps and (frames or any_arrays):
         raise InputError("--fps is for videos, which know the times of their frames: use --stride")
-    if options.axes and "axes" not in options.of_run and not any_arrays:
+    if options.axes and not any_arrays:
         raise InputError("--axes is for arrays, and there are none")
     return found
 

@@ -16,7 +16,6 @@ import contextlib
 import csv
 import dataclasses
 import functools
-import itertools
 import json
 import os
 import platform
@@ -96,28 +95,42 @@ def initial_model(config):
         config: a `Config` of train.py.
 
     Raises:
-        InputError: `--init` names none.
+        InputError: `--init` names none, or one of another size.
     """
     if config.init == "none" or (config.init == "auto" and config.data == data.MOVING_MNIST):
         return None
-    if config.init != "auto":
-        return load_model(config.init)
-    shipped = load_model(SHIPPED)
-    architecture = dataclasses.replace(
-        config.architecture,
-        channels=shipped.architecture.channels,
-        precision=shipped.architecture.precision,
-    )
-    if config.model != "forecaster" or architecture != shipped.architecture:
-        return None
-    return shipped
+    if config.init == "auto":
+        model = load_model(SHIPPED)
+        fits = config.model == "forecaster" and not different_sizes(model, config)
+        return model if fits else None
+    model = load_model(config.init)
+    different = different_sizes(model, config)
+    if different:
+        raise InputError(
+            f"--init: these weights are of a model of another size, with {', '.join(different)}; "
+            "--config RUN takes the size of a run"
+        )
+    return model
+
+
+def different_sizes(model, config):
+    """The options, with their values, by which the model's layers differ from those of a config."""
+    theirs = dataclasses.asdict(model.architecture)
+    ours = dataclasses.asdict(config.architecture)
+    for name in ("channels", "precision"):  # which `copy_weights` takes care of
+        theirs[name] = ours[name]
+    return [
+        f"--{name.replace('_', '-')} {' '.join(map(str, np.atleast_1d(value)))}"
+        for name, value in theirs.items()
+        if value != ours[name]
+    ]
 
 
 def copy_weights(source, model):
     """Give a model the weights of another one; those for grey frames serve for colour, too.
 
     Raises:
-        InputError: the models differ in more than their channels.
+        InputError: the models differ in more than that.
     """
     values = [ops.convert_to_numpy(weight) for weight in source.weights]
     if (source.architecture.channels, model.architecture.channels) == (1, 3):
@@ -126,15 +139,8 @@ def copy_weights(source, model):
                 if (old, new) == (1, 3):  # the first kernel takes the mean of the channels
                     value = np.repeat(value, 3, axis) / (1 if "head" in variable.path else 3)
             values[n] = value
-    given = [(weight.path, value.shape) for weight, value in zip(source.weights, values)]
-    needed = [(weight.path, tuple(weight.shape)) for weight in model.weights]
-    for one, other in itertools.zip_longest(given, needed, fillvalue=("nothing", "more")):
-        if one[1] != other[1]:
-            raise InputError(
-                "--init: these weights are of a model of another size, or for colour. The first that "
-                f"differ: {one[0]} {one[1]} in the file, {other[0]} {other[1]} here. --config RUN "
-                "takes the size of a run"
-            )
+    if [value.shape for value in values] != [tuple(weight.shape) for weight in model.weights]:
+        raise InputError("--init: these weights are of another kind of model, or for colour")
     model.set_weights(values)
 
 

@@ -75,10 +75,10 @@ def training_sets(config, folder, distribution):
     return training, validation, opened.frames.shape[-1]
 
 
-def open_own_clips(source, folder, size, channels, options, of_run=()):
+def open_own_clips(source, folder, size, channels, options):
     """`clips.open_clips` with the options of a config or of a request, a dict that has them."""
     options = {name: options.get(name, default) for name, default in CLIP_OPTIONS.items()}
-    return clips.open_clips(source, folder, size, channels, **options, of_run=of_run)
+    return clips.open_clips(source, folder, size, channels, **options)
 
 
 def open_clips_of_run(folder, config, channels):
@@ -103,7 +103,7 @@ def refuse_clip_options(options):
 
 
 def has_own_clips(run):
-    """Whether a run is on own clips; from its config, a dict, which is empty if there is no run."""
+    """Whether a run, of which this is the config, was trained on own clips; {}: there is no run."""
     return run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
 
 
@@ -149,11 +149,15 @@ def open_videos(request, model, run):
         size = request.size
         if size is None and not clips.is_array(request.data):
             size = model.frame_size
-        given = {n: v for n, v in vars(request).items() if n in CLIP_OPTIONS and v is not None}
-        # The others as in training: where every second frame is kept, things move twice as far.
-        options, of_run = {**run, **given}, [n for n in CLIP_OPTIONS if n not in given]
-        opened = open_own_clips(request.data, request.out, size, channels, options, of_run)
-        value_range = options.get("value_range")
+        options = {name: getattr(request, name) for name in CLIP_OPTIONS}
+        # As in training, unless they are given: where every second frame is kept, things move twice
+        # as far. (--fps is for videos alone, so --stride takes its place.)
+        if options["fps"] is options["stride"] is None and not clips.is_array(request.data):
+            options["fps"] = run.get("fps")
+        if options["stride"] is None:
+            options["stride"] = run.get("stride", 1)
+        value_range = options["value_range"] = request.value_range or run.get("value_range")
+        opened = open_own_clips(request.data, request.out, size, channels, options)
         spans = opened.spans
     longest = int((spans[:, 1] - spans[:, 0]).max())
     length = min(frames, max(longest, request.context))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import animate
+import model as models
 import predict
 import train
 from extras import runs, sources
@@ -159,20 +160,19 @@ def test_batches_are_the_videos_that_were_asked_for():
 
 
 def test_other_clips_are_read_as_those_of_the_run_were(tmp_path):
-    """What is given wins; axes of the run are for arrays that have as many, and fps is for videos."""
-    run, model = {"stride": 2, "axes": "HWT", "fps": 10.0}, SimpleNamespace(channels=1)
+    """What is given wins, and --fps is for videos alone."""
+    run = {"stride": 2, "fps": 10.0}
+    model = SimpleNamespace(architecture=models.Architecture())
     video = moving_squares(1, 12)[0]
-    time_last = np.moveaxis(video, 0, -1)  # (24, 32, 12)
-    np.save(tmp_path / "time-last.npy", time_last)
     np.save(tmp_path / "videos.npy", video[None])
     first, *others = map(Image.fromarray, video)
     first.save(tmp_path / "20-fps.gif", save_all=True, append_images=others, duration=50)
     for name, given, expected in [
-        ("time-last.npy", {}, video[::2]),
-        ("time-last.npy", {"axes": "THW", "stride": 3}, time_last[::3]),
         ("videos.npy", {}, video[::2]),
+        ("videos.npy", {"stride": 3}, video[::3]),
         ("20-fps.gif", {}, video[::4]),
         ("20-fps.gif", {"fps": 20.0}, video[::2]),
+        ("20-fps.gif", {"stride": 1}, video),
     ]:
         path, size = str(tmp_path / name), expected.shape[1:]
         request = predict.Request(
