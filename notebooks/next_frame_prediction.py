@@ -20,9 +20,9 @@
 # data are, what a ConvLSTM2D layer does, how a model is trained, how good its forecasts are, what
 # happens inside, and why the last part of the error is so hard to get rid of.
 #
-# It repeats none of the project's code. The cells call functions of five short files, which are
-# made to be read in this order: `data.py`, `model.py`, `train.py`, `predict.py`, `animate.py`. All
-# cells together take less than five minutes on two CPU cores. No GPU is needed.
+# It repeats none of the project's code. The cells call functions of five short files (`data.py`,
+# `model.py`, `train.py`, `predict.py` and `animate.py`, best read in this order) and a few of the
+# folder `extras`. All cells together take about five minutes on two CPU cores. No GPU is needed.
 #
 # The first cell looks for these files. If Python cannot find a package later on, run
 # `%pip install -r requirements.txt` in a cell of its own, and restart the kernel.
@@ -60,17 +60,17 @@ import numpy as np
 from IPython.display import HTML
 from keras import ops
 
-# TINY=1 in the environment makes everything small: to see in a minute that all cells run.
-TINY = os.environ.get("TINY") == "1"
+# QUICK=1 in the environment makes everything small: to see in a minute that all cells run.
+QUICK = os.environ.get("QUICK") == "1"
 
 # %% [markdown]
 # ## 1. Moving MNIST
 #
 # The videos are made of MNIST's handwritten digits, of 28 × 28 pixels. Two of them move over a
 # black square of 64 × 64 pixels. Each has a direction of its own, keeps its speed, and bounces off
-# the walls. Where they overlap, the brighter pixel is seen. It is a toy, and a hard one: from the
-# frames alone, a model has to find out which things there are, where each is going, and what a wall
-# does.
+# the walls. Where they overlap, the brighter pixel is seen. It is a toy problem, and a hard one:
+# from the frames alone, a model has to find out which things there are, where each is going, and
+# what a wall does.
 #
 # `data.make_videos` makes as many as you like. The same seed gives the same videos, on every
 # machine.
@@ -107,7 +107,7 @@ play([in_a_row(videos[:, n]) for n in range(20)], "Six videos of two moving digi
 # ## 2. Three sets
 #
 # **Training** videos are made while training asks for them, from MNIST's 60,000 training digits,
-# and never repeat. So nothing can be learned by heart. A batch depends on the seed, the epoch and
+# and never repeat. So no video can be learned by heart. A batch depends on the seed, the epoch and
 # its number alone.
 
 # %%
@@ -120,14 +120,14 @@ print("the first batch, asked for again, is the same:", np.array_equal(x, traini
 print("the second batch is the same as the first:", np.array_equal(x, training[1][0]))
 
 # %% [markdown]
-# **Validation** videos are always the same 10,000. They are made of MNIST's *test* digits, whose
-# handwriting no model has seen in training. Every look at the quality of a model in this notebook
-# is a look at them. The **test** set, for final scores, is made in the same way from the other half
-# of those digits. Both are made as they are indexed:
+# **Validation** videos are always the same 10,000. They are made of half of MNIST's *test* digits,
+# whose handwriting no model has seen in training. Every look at the quality of a model in this
+# notebook is a look at them. The **test** set, for final scores, is made in the same way from the
+# other half of those digits. Both are made as they are indexed:
 
 # %%
 validation = data.EvaluationVideos("validation")
-examples = validation[np.arange(3 if TINY else 40)]
+examples = validation[np.arange(3 if QUICK else 40)]
 
 print(f"{len(validation)} validation videos; the first of them:", examples.shape, examples.dtype)
 
@@ -143,8 +143,8 @@ print(f"{len(validation)} validation videos; the first of them:", examples.shape
 # return videos[:, :-1], videos[:, 1:]   # x: frames 1 to 19;  y: frames 2 to 20
 # ```
 #
-# Below, each input (grey) stands above its target (orange). Follow a target to the upper right: it
-# is the next input.
+# Below, each input (grey) stands above its target (orange). The input at the upper right of each
+# target (except the last) is the same frame.
 
 # %%
 x, y = data.shift_frames(videos)
@@ -160,7 +160,8 @@ pictures.film_strip([inputs, targets], ["input x", "target y"], scale=2)
 #
 # One frame does not tell where a digit is going. That takes memory. A ConvLSTM2D layer (Shi et al.
 # 2015) carries two states from frame to frame: its output $h$ and its memory $c$. Both are pictures
-# with several channels, one for each filter. For each frame $x_n$ it computes
+# with several channels, one for each filter. For each frame $x_n$ it computes, with $\sigma$ the
+# sigmoid, $[x, h]$ the channels of both concatenated and $\odot$ the product pixel by pixel:
 #
 # $$\begin{aligned}
 # i &= \sigma(W_i * [x_n, h_{n-1}] + b_i) & &\text{input gate: what to write} \\
@@ -172,10 +173,11 @@ pictures.film_strip([inputs, targets], ["input x", "target y"], scale=2)
 #
 # This is an LSTM whose products are convolutions ($*$). Every pixel has a memory of its own, and
 # looks at its neighbours only. All pixels share the same weights, so what is learned about motion
-# in one corner holds in all of them.
+# in one corner holds everywhere.
 #
 # The four convolutions read the same input, so they are computed as one with four times as many
-# filters. That is why 8 filters have kernels with 32:
+# filters. That is why, with 8 filters, the last dimension of the kernels is 32. Keras keeps the
+# kernel that reads $x$ and the one that reads $h$ apart; `step` joins them:
 
 # %%
 layer = models.ConvLSTM2D(filters=8, kernel_size=3)
@@ -194,8 +196,9 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # ## 5. A stack of such layers
 #
 # One layer with 3 × 3 kernels sees one pixel farther with each frame. So layers are stacked, each
-# reading what the one below says. The simplest model here, `KerasExample`, is the stack that the
-# Keras site shows: three layers, and a convolution that paints the next frame. Its whole step:
+# reading what the one below says. The simplest model here, `KerasExample`, is nearly the stack that
+# the Keras site shows: three layers, and a convolution that paints the next frame. Its whole step,
+# in which `norms` are BatchNormalization layers:
 #
 # ```python
 # x, first_state = first.step(frame, states[0])  # (batch, height, width, filters)
@@ -204,7 +207,7 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # return self.paint_head(x), [first_state, second_state, third_state]
 # ```
 #
-# We train the other one, the `Forecaster`. Three things are different.
+# We train the other model, the `Forecaster`. Three things are different.
 #
 # **It has the shape of a U.** Convolutions make the frame smaller, so that the layers see farther
 # and cost less; then the way goes up again.
@@ -214,13 +217,14 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 #    ↓ convolution                                                  ↑
 #    32×32 ─────────────────────────────────────────────────────→ 32×32
 #       ↓ convolution                                            ↑
-#       16×16 ConvLSTM2D layers                       16×16 ConvLSTM2D layers
+#       16×16 ConvLSTM2D layers ────────────────────→ 16×16 ConvLSTM2D layers
 #          ↓ convolution                                 ↑
 #          8×8 ConvLSTM2D layers ────────────────────────┘
 # ```
 #
-# Within it, each layer *adds* something to what the one below says (a residual connection), and so
-# many layers are as easy to train as few:
+# At 16 × 16, what comes up from 8 × 8 is added to what was there; at 32 × 32, the channels are
+# concatenated. Within a stack, each layer *adds* its output to what the one below says (a residual
+# connection), and so many layers are as easy to train as few (`norm`: a LayerNormalization):
 #
 # ```python
 # for norm, conv_lstm, state in zip(self.norms, self.conv_lstms, states):
@@ -239,7 +243,7 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # **It is told how things have moved so far.** For each block of 4 × 4 pixels,
 # `motion.block_matching` measures how the last frame moved into this one, as codecs for video do.
 # What was measured earlier is carried along with the things that move. Nothing of this is learned.
-# What will happen *next* is left to the ConvLSTM2D layers.
+# What will happen *next* is left to the layers that learn.
 #
 # Whatever is inside, every model is one step:
 #
@@ -249,12 +253,12 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 #
 # `train.PRESETS` has several sizes. We train `tiny`. It has one ConvLSTM2D layer, at 8 × 8, and
 # sees 1,200 videos. The project also ships the weights of a larger model, trained on a GPU with
-# 240,000 videos, and we shall need them. All hyperparameters are fields of `train.Config`, and
-# those of the layers of `model.Architecture`, each with a comment.
+# 240,000 videos, and we shall need them. Each hyperparameter is a field of `train.Config` or, for
+# the layers, of `config.architecture` (`Architecture`, in `model.py`), with its explanation below.
 
 # %%
 config = train.PRESETS["tiny"]
-if TINY:
+if QUICK:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
     config = dataclasses.replace(config, **small)
 
@@ -275,9 +279,9 @@ for name, forecaster in {"tiny": model, "shipped": shipped}.items():
 # is trained ("teacher forcing"), it never learns to live with its own mistakes. So it is trained as
 # it will be used, in closed loop: it reads some real frames, and goes on from its own predictions.
 # In the beginning most of those are replaced by real frames; their share falls to zero ("scheduled
-# sampling", Bengio et al. 2015). `real_mask` says which frames are really read; once the model has
-# been given a prediction of its own, it goes on alone to the end. These are the essential lines of
-# the model's `unroll`:
+# sampling", Bengio et al. 2015). `real_mask` says at which positions the real frame is read; once
+# the model has been given a prediction of its own, it goes on alone to the end. These are the
+# essential lines of the model's `unroll`:
 #
 # ```python
 # for n in range(videos.shape[1]):
@@ -286,17 +290,22 @@ for name, forecaster in {"tiny": model, "shipped": shipped}.items():
 #         is_real = ops.reshape(real_mask[:, n], (-1, 1, 1, 1))
 #         frame = ops.where(is_real, frame, predictions[-1])
 #     prediction, states = step(frame, states)
+#     predictions.append(prediction)
 # ```
 #
-# The loss is the squared error, summed over the pixels of a frame. A second, smaller one compares
-# the predicted motion with the motion that was then measured.
+# The loss is the squared error, summed over the pixels of a frame (MSE in the figures). A second,
+# smaller one compares the predicted motion with the motion that was then measured. The optimizer
+# Muon trains the kernels of hidden layers, and Adam all other weights (`extras/optimizer.py`).
 #
-# To be quick, `tiny` trains on videos of 12 frames: it reads six and predicts six. Afterwards it
-# can read and predict as many as you like, since all it has learned is one step.
+# To be quick, `tiny` trains on videos of 12 frames: it reads six (the *context*) and predicts six.
+# Afterwards it can read and predict as many as you like, since all it has learned is one step.
 #
-# `train.train` is what `python train.py --preset tiny` runs. It leaves a folder with the weights, a
-# log, pictures, and all that is needed to go on. In the progress bar, `frames_loss` is the error of
-# the frames, `motion_loss` that of the motion, and `val_mse` that of validation videos.
+# `train.train` is what `python train.py --preset tiny` runs in the terminal (this command and all
+# others: in the project's folder). It leaves a folder with the weights, a log, pictures, and all
+# that is needed to go on. In the progress bar, `frames_loss` is the mean error of all 11
+# predictions, those within the context too; `motion_loss` is that of the motion; `loss` is
+# `frames_loss` plus 0.1 × `motion_loss`; `val_mse` is the error of the 6 predictions after the
+# context, for validation videos and with a moving average of the weights.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
@@ -347,10 +356,10 @@ curves(lines, "training videos", "Forecasts of validation videos")
 
 # %%
 number = np.random.default_rng(seed=0).integers(len(validation))
-example = data.to_float(validation[[number]])
+example = data.to_float(validation[[number]])  # an index in a list keeps the axis of videos
 context, truth = example[:, :10], example[:, 10:]
 
-trained_here = runs.load_model(run)
+trained_here = runs.load_model(run)  # best.keras: the weights of the lowest val_mse
 prediction = models.rollout(trained_here, context, horizon=10)
 print("context", context.shape, "-> prediction", prediction.shape)
 pictures.forecast_strip(context, truth, prediction, labels=("real", "predicted"))
@@ -364,23 +373,21 @@ pictures.forecast_strip(context, truth, prediction, labels=("real", "predicted")
 
 
 # %%
-def strip(real, predictions, real_label="real"):
-    """A film strip of real frames, and below them of what was predicted, {label: frames}."""
+def strip(real, *predicted):
+    """A film strip of real frames, and below them of predicted ones: pairs (label, frames)."""
     rows = [[(frame, pictures.REAL_COLOUR) for frame in real]]
-    for frames in predictions.values():
+    for _, frames in predicted:
         rows.append([(frame, pictures.PREDICTED_COLOUR) for frame in frames])
-    return pictures.film_strip(rows, [real_label, *predictions])
+    return pictures.film_strip(rows, ["real", *(label for label, _ in predicted)])
 
 
 better = models.rollout(shipped, context, horizon=10)
 strip(
     truth[0],
-    {
-        "ours": prediction[0],
-        "error": pictures.error_map(truth[0], prediction[0]),
-        "shipped": better[0],
-        "its error": pictures.error_map(truth[0], better[0]),
-    },
+    ("ours", prediction[0]),
+    ("error", pictures.error_map(truth[0], prediction[0])),
+    ("shipped", better[0]),
+    ("error", pictures.error_map(truth[0], better[0])),
 )
 
 # %% [markdown]
@@ -388,7 +395,8 @@ strip(
 #
 # One video proves nothing. `predict.score` compares many forecasts with the real frames. MSE is the
 # squared error, summed over the pixels of a frame. SSIM compares structures; 1 means the same
-# picture. A model that is worth anything must beat copying the last frame that it saw.
+# picture. A model that is worth anything must have a lower error than a mere copy of the last
+# frame. (SSIM punishes blur: there `tiny` falls behind the copy.)
 
 # %%
 contexts, truths = data.to_float(examples[:, :10]), examples[:, 10:]
@@ -406,7 +414,9 @@ lines = {name: (ahead, score["mse"]) for name, score in scores.items()}
 curves(lines, "predicted frame", "Three forecasts of the same videos")
 
 # %% [markdown]
-# The error grows with every frame: a slightly wrong direction leads farther and farther away.
+# The error grows with every frame: a slightly wrong direction leads the digit farther and farther
+# from its place. The MSE of the model trained here is not its `val_mse`: it now reads and predicts
+# ten frames instead of six, of other videos.
 #
 # Four of these videos, the real one at the left and the shipped model's forecast at the right. Both
 # sides show the same context first, framed in grey. With the orange frame the forecast begins.
@@ -423,24 +433,22 @@ HTML("".join(play(video, "Real video beside the predicted one").data for video i
 # %% [markdown]
 # ## 9. A picture that flatters, and one that tells the truth
 #
-# Many demonstrations show predictions like those of the second row. Each was made from the *real*
-# frames before it (teacher forcing): the model only ever looks one frame ahead. The fourth row is a
-# forecast of the same frames by the same weights, rolled out on its own predictions. Compare the
-# last columns, and ask of any picture of predicted video which of the two it shows.
+# Many demonstrations show predictions like those of the second row below. Each was made from the
+# *real* frames before it (teacher forcing): the model only ever looks one frame ahead. The fourth
+# row is a forecast of the same frames by the same weights, rolled out on its own predictions.
+# Compare the last columns, and ask of any picture of predicted video which of the two it shows.
 
 # %%
-FEW = 2 if TINY else 16
+FEW = 2 if QUICK else 16
 x, _ = data.shift_frames(examples[:FEW])
 teacher_forced = ops.convert_to_numpy(shipped(x))[:, 9:]  # predictions of frames 11 to 20
 rolled_out = forecasts["shipped"][:FEW]
 strip(
     truths[0],
-    {
-        "forced": teacher_forced[0],
-        "error": pictures.error_map(truths[0], teacher_forced[0]),
-        "rolled out": rolled_out[0],
-        "its error": pictures.error_map(truths[0], rolled_out[0]),
-    },
+    ("forced", teacher_forced[0]),
+    ("error", pictures.error_map(truths[0], teacher_forced[0])),
+    ("rolled out", rolled_out[0]),
+    ("error", pictures.error_map(truths[0], rolled_out[0])),
 )
 
 # %%
@@ -454,12 +462,12 @@ curves(lines, "predicted frame", "The same model, the same frames")
 #
 # What do the gates do while a digit passes? The shipped model watches two videos at once: one has a
 # single digit, the other is black. We note what happens in its first ConvLSTM2D layer, which works
-# on 16 × 16 places. Whatever differs between the two videos is the layer's reaction to the digit.
-# The gates are computed from the layer's weights, just as in the formulas above.
+# on 16 × 16 places. Whatever differs between the two videos is due to the digit. The gates are
+# computed from the layer's weights, just as in the formulas above.
 
 # %%
 single_digits = data.EvaluationVideos("validation", digits_per_video=1)
-digit = data.to_float(single_digits[[3]])
+digit = data.to_float(single_digits[[3]])  # chosen by hand: it bounces off the left edge
 digit_and_black = np.concatenate([digit, np.zeros_like(digit)])
 layer = shipped.stack_down.conv_lstms[0]
 reactions = []
@@ -497,22 +505,22 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# All of it moves along with the digit, though the layer's weights are the same at every place and
-# know of no digit. Before the first frame the memory *c* is empty. From then on it holds what the
-# input gate let in and the forget gate kept. So a layer that sees one frame at a time can know what
-# came before.
+# Brighter means a larger difference, and each row has its own scale. Nearly all of it moves along
+# with the digit, though the layer's weights are the same at every place and know of no digit.
+# Before the first frame the memory *c* is empty. From then on it holds what the input gate let in
+# and the forget gate kept. So a layer that sees one frame at a time can know what came before.
 #
 # ## 11. Where the model thinks that things are going
 #
 # For each block of 4 × 4 pixels the model predicts a displacement, before it sees the next frame.
-# Not one number: a probability for each of −4 … 4 pixels along either axis. It leaves their logits
-# in the state `predicted_motion`, the vertical ones first.
+# Not one number: a probability for each of −4 … 4 pixels along either axis (digits move 3.6 pixels
+# in a frame). The logits are left in the state `predicted_motion`, first vertical, then horizontal.
 #
 # A displacement says where a pixel comes *from*. So the motion is its negative: +2 vertically is a
 # pixel from two pixels further down, which moved up.
 
 # %%
-watched = data.to_float(validation[[49]])  # both digits bounce off walls, at frames 7 and 8
+watched = data.to_float(validation[[49]])  # chosen by hand: both digits bounce, in frames 7 and 8
 x, y = data.shift_frames(watched)
 predicted, all_states = shipped.unroll(x)
 logits = ops.stack([states["predicted_motion"][0] for states in all_states])  # (19, 16, 16, 18)
@@ -558,13 +566,14 @@ for axis, label in zip(axes[:, 0], ["predicted", "measured", "pixels down"]):
 plt.show()
 
 # %% [markdown]
-# In orange: the motion that the model expects, the mean of its probabilities. An arrow begins where
-# the pixels are, and ends where they should be in the next frame. In blue: what `block_matching`
-# measures once that frame is there. Watch what happens at the walls.
+# In orange: the motion that the model expects, the mean of the possible ones, weighted by their
+# probabilities. An arrow begins where the pixels are, and ends where they should be in the next
+# frame. In blue: what `block_matching` measures once that frame is there. Watch the lower edge.
 #
-# Below are the probabilities for the block with the red border, and a blue circle at what then
-# happened. One dark square means that the model is sure. Where several squares are coloured, it is
-# not: the moved pixels are a mixture, and that is the blur.
+# Below are the probabilities for the block with the red border (the one of most contrast in the
+# predicted frame; in the current one it may be black), and a blue circle at what then happened. One
+# dark square means that the model is sure. Where several squares are coloured, the model is not:
+# the moved pixels tend to be a mixture, and that is the blur.
 #
 # ## 12. Frames taken apart into sprites
 #
@@ -576,12 +585,13 @@ plt.show()
 # and forward again. This is measured, not learned. (Wang and Adelson 1994; Jojic and Frey 2001.)
 
 # %%
-crossing = data.to_float(validation[[45]])[:, :10]  # its digits cross in the fifth frame
+crossing = data.to_float(validation[[45]])[:, :10]  # chosen by hand: they cross in the fifth frame
 parts, moved = sprites.decompose(crossing, count=2)
 print("frames", crossing.shape, "-> sprites", parts.shape)
 together = parts.max(axis=1)
 print("the brighter pixel of both is the frame:", np.array_equal(together, crossing))
-strip(crossing[0], {"sprite 1": parts[0, 0], "sprite 2": parts[0, 1]}, real_label="frame")
+rows = [[(image, pictures.REAL_COLOUR) for image in row] for row in (crossing[0], *parts[0])]
+pictures.film_strip(rows, ["frame", "sprite 1", "sprite 2"])
 
 # %% [markdown]
 # Each sprite is now a video of its own, with one digit. The *same* model forecasts each of them,
@@ -601,13 +611,14 @@ frames_error, sprites_error = (
 helped = np.argmax(frames_error - sprites_error)  # the video that gains most
 strip(
     truths[helped],
-    {"frames": forecasts["shipped"][helped], "sprites": forecasts["with sprites"][helped]},
+    ("frames", forecasts["shipped"][helped]),
+    ("sprites", forecasts["with sprites"][helped]),
 )
 
 # %% [markdown]
-# It has a price. Sprites assume bright things on black ground that keep their shapes and move as a
-# whole. That is the definition of Moving MNIST, and seldom that of other videos. So they are off
-# unless you ask for them.
+# It has its limits. Sprites assume bright things on black ground that keep their shapes and move as
+# a whole. That is the definition of Moving MNIST, but few real videos are like that. So they are
+# off unless you ask for them.
 #
 # ## 13. Where the rest of the error comes from
 #
@@ -615,9 +626,9 @@ strip(
 # pixels before it is drawn. So ten frames do not tell its exact direction, and directions that look
 # the same now lead to different places later.
 #
-# Let us see that. Here is a video of one digit. We try a great many digits that start nearly in the
-# same place and move in nearly the same direction, and keep those that are in exactly the same
-# place in all of the first ten frames: nobody could tell them from the real one.
+# Let us see that. Here is a video of one digit (number 31, chosen by hand). We try many digits that
+# start nearly in the same place and move in nearly the same direction, and keep those that are in
+# exactly the same place in all of the first ten frames: nobody could tell them from the real one.
 
 # %%
 real = single_digits.numbers[31, 0]  # which digit, start x, start y, direction as part of a turn
@@ -644,12 +655,10 @@ truth = data.to_float(single_digits[[31]])[0]
 by_model = models.rollout(shipped, truth[None, :10], 10)[0]
 strip(
     truth[10:],
-    {
-        "a future": futures[order[0], 10:],
-        "another": futures[order[-1], 10:],
-        "their mean": best[10:],
-        "shipped": by_model,
-    },
+    ("a future", futures[order[0], 10:]),
+    ("another", futures[order[-1], 10:]),
+    ("their mean", best[10:]),
+    ("shipped", by_model),
 )
 
 # %%
@@ -660,12 +669,12 @@ for name, frames in [("the mean of all futures", best[10:]), ("the shipped model
 # The mean of all futures that are still possible is the forecast with the least expected squared
 # error. Nobody can do better in the long run, and it is blurred, too.
 #
-# `benchmarks/floor.py` computes this mean for videos of two digits whose shapes and places are
-# known exactly, the ten places in the context. Its error is about **8.7**, the floor for every
-# model. Between it and ours stands another yardstick, `benchmarks/tracks.py`: it takes the frames
-# apart into sprites, and gives the measured places of each to a small network that has learned from
-# a million simulated tracks how things move in Moving MNIST. It never sees a pixel, so it need not
-# find out the law of motion from pictures. Its error is about **11.0**.
+# `benchmarks/floor.py` computes this mean for videos of two digits, taking the shapes of both and
+# their first ten places as known exactly. Its error is about **8.7**, the floor for every model.
+# Between this floor and the shipped model stands another yardstick, `benchmarks/tracks.py`: it
+# takes the frames apart into sprites, and gives the measured places of each to a small network that
+# has learned from a million simulated tracks how things move in Moving MNIST. It never sees a
+# pixel, so it need not find out the law of motion from pictures. Its error is about **11.0**.
 
 # %%
 FLOOR = [4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4]  # of predicted frames 1 to 10
@@ -674,7 +683,7 @@ ladder = {
     "trained here": scores["trained here"]["mean"]["mse"],
     "shipped": scores["shipped"]["mean"]["mse"],
     "with sprites": scores["with sprites"]["mean"]["mse"],
-    "tracks, and the law of motion": 11.0,
+    "told the law of motion": 11.0,
     "floor": 8.7,
 }
 for name, error in ladder.items():
@@ -684,13 +693,13 @@ lines = {name: (ahead, scores[name]["mse"]) for name in ("shipped", "with sprite
 curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to gain")
 
 # %% [markdown]
-# So the error has four parts, from the top of this list to the bottom:
+# So the shipped model's error has four parts. In the last four rows of the list, from the top down:
 #
 # - from "shipped" to "with **sprites**": to tell apart digits that get in each other's way;
-# - from "with sprites" to "**tracks**, and the law of motion": to know speed and walls as exactly
-#   as the frames show them. The model has to learn that law from pixels, and its own blurred
-#   predictions become its inputs;
-# - from there to the **floor**: to use the law perfectly;
+# - from "with sprites" to "told the **law** of motion": to know speed and walls as exactly as the
+#   frames show them. The model has to learn that law from pixels, and its own blurred predictions
+#   become its inputs;
+# - from there to the **floor**: to measure the digits and use the law perfectly;
 # - the **floor** itself: what the context does not tell.
 #
 # (The first four errors are those of the first 40 validation videos. The last two were computed on
@@ -698,22 +707,25 @@ curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to g
 #
 # ## 14. Your turn
 #
-# 1. **Twenty frames ahead.** Take videos of 30 frames, `data.EvaluationVideos("validation",
-#    frames=30)[[0]]`, and call `models.rollout(shipped, data.to_float(videos[:, :10]),
-#    horizon=20)`. When does it stop being a forecast? In the terminal: `python animate.py --horizon
-#    20`.
+# 1. **Twenty frames ahead.** Take a video of 30 frames, `videos =
+#    data.EvaluationVideos("validation", frames=30)[[0]]`, and call `models.rollout(shipped,
+#    data.to_float(videos[:, :10]), horizon=20)`. When does it stop being a forecast? In the
+#    terminal: `python animate.py --horizon 20`.
 # 2. **How much must it see?** Forecast from `contexts[:, -n:]` for `n` of 1, 2, 3 and 5. One frame
 #    tells what the digits look like, but not where they are going. How many are enough?
-# 3. **Three digits.** Forecast `data.EvaluationVideos("validation", digits_per_video=3)`, which the
-#    shipped model has never seen, with and without `sprites.rollout(..., count=3)`. To train on
-#    such videos: `python train.py --init assets/forecaster.keras --digits-per-video 3 --run
-#    runs/three` (about an hour on two cores).
+# 3. **Three digits.** The shipped model has never seen videos like `three =
+#    data.to_float(data.EvaluationVideos("validation", digits_per_video=3)[np.arange(10)])`. Compare
+#    `models.rollout(shipped, three[:, :10], 10)` with `sprites.rollout(shipped, three[:, :10], 10,
+#    count=3)`. To train on such videos: `python train.py --init assets/forecaster.keras
+#    --digits-per-video 3 --run runs/three` (about an hour on two cores).
 # 4. **Another layer.** In section 10, replace `shipped.stack_down` by `shipped.stack_coarse`. Which
-#    of the two follows the digit more closely? (At 8 × 8 places, of course, all is coarser.)
+#    of the two follows the digit more closely? (Its grid is 8 × 8, not 16 × 16 as the comment says,
+#    so all is coarser.)
 # 5. **Teacher forcing.** Put `config = dataclasses.replace(config, teacher_forcing=True)` at the
 #    top of section 6, and run sections 6 to 8 again. What does the closed loop bring?
-# 6. **Nothing measured.** Do the same with `layers = dataclasses.replace(config.architecture,
-#    motion_radius=0)` and `config = dataclasses.replace(config, architecture=layers)`. Now the layers
-#    must find out by themselves how things move, and paint every pixel. Compare both curves.
-# 7. **A video of your own.** `python train.py --data film.mp4 --preset tiny --run runs/film`, then
-#    `python animate.py runs/film`. (To read MP4 files: `pip install av`.)
+# 6. **Nothing measured.** Do the same with `config = train.PRESETS["tiny"]`, `layers =
+#    dataclasses.replace(config.architecture, motion_radius=0)` and `config =
+#    dataclasses.replace(config, architecture=layers)`. Now the layers must find out by themselves
+#    how things move, and paint every pixel. Compare both curves.
+# 7. **A video of your own.** It needs at least 24 frames: `pip install av` (for MP4), `python
+#    train.py --data film.mp4 --preset tiny --run runs/film`, then `python animate.py runs/film`.

@@ -21,11 +21,10 @@
 # punto acierta, qué ocurre en su interior y por qué cuesta tanto eliminar la última parte del
 # error.
 #
-# Aquí no se vuelve a programar el modelo: las celdas llaman a funciones de cinco archivos, pensados
-# para leerse en este orden: `data.py`, `model.py`, `train.py`, `predict.py` y `animate.py`, y a
-# unas pocas de la carpeta `extras`. Los nombres del código y los mensajes de los programas están en
-# inglés. Ejecutarlo todo lleva menos de cinco minutos con dos núcleos de CPU; no hace falta una
-# GPU.
+# Aquí no se vuelve a programar el modelo: las celdas llaman a funciones de cinco archivos
+# (`data.py`, `model.py`, `train.py`, `predict.py` y `animate.py`, que conviene leer en ese orden) y
+# a algunas de la carpeta `extras`. Los nombres del código y los mensajes de los programas están en
+# inglés. Ejecutarlo todo lleva unos cinco minutos con dos núcleos de CPU; no hace falta una GPU.
 #
 # La primera celda busca esos archivos. Si más adelante Python no encuentra algún paquete, ejecuta
 # `%pip install -r requirements.txt` en una celda aparte y reinicia el kernel.
@@ -63,16 +62,16 @@ import numpy as np
 from IPython.display import HTML
 from keras import ops
 
-# Con TINY=1 en el entorno todo es pequeño: en un minuto se ve que todas las celdas funcionan.
-TINY = os.environ.get("TINY") == "1"
+# QUICK=1 en el entorno sirve para comprobar en un minuto que todas las celdas funcionan.
+QUICK = os.environ.get("QUICK") == "1"
 
 # %% [markdown]
 # ## 1. Moving MNIST
 #
 # Los vídeos se componen con los dígitos manuscritos de MNIST, de 28 × 28 píxeles. Dos de ellos se
 # mueven por un cuadrado negro de 64 × 64 píxeles. Cada uno lleva su propia dirección, mantiene la
-# velocidad y rebota en las paredes. Donde se superponen, se ve el píxel más claro. Es un juguete,
-# pero un juguete difícil: solo a partir de los fotogramas, el modelo tiene que averiguar qué
+# velocidad y rebota en las paredes. Donde se superponen, se ve el píxel más claro. Es un problema
+# de juguete, pero nada fácil: solo a partir de los fotogramas, el modelo tiene que averiguar qué
 # objetos hay, hacia dónde va cada uno y qué hace una pared.
 #
 # `data.make_videos` genera cuantos queramos. La misma semilla produce los mismos vídeos en
@@ -113,7 +112,7 @@ play(
 # ## 2. Tres conjuntos de datos
 #
 # Los vídeos de **entrenamiento** se generan a medida que hacen falta, con los 60 000 dígitos de
-# entrenamiento de MNIST, y nunca se repiten. Así no hay nada que aprender de memoria. Cada lote
+# entrenamiento de MNIST, y nunca se repiten. Así no hay vídeos que aprender de memoria. Cada lote
 # depende únicamente de la semilla, de la época y de su número.
 
 # %%
@@ -134,7 +133,7 @@ print("el segundo lote es igual que el primero:", np.array_equal(x, training[1][
 
 # %%
 validation = data.EvaluationVideos("validation")
-examples = validation[np.arange(3 if TINY else 40)]
+examples = validation[np.arange(3 if QUICK else 40)]
 
 print(f"{len(validation)} vídeos de validación; los primeros:", examples.shape, examples.dtype)
 
@@ -150,8 +149,8 @@ print(f"{len(validation)} vídeos de validación; los primeros:", examples.shape
 # return videos[:, :-1], videos[:, 1:]   # x: fotogramas 1 a 19;  y: fotogramas 2 a 20
 # ```
 #
-# En la imagen, cada entrada (en gris) está encima de su objetivo (en naranja). Sigue cualquier
-# objetivo hacia arriba y a la derecha: es la entrada siguiente.
+# En la imagen, cada entrada (en gris) está encima de su objetivo (en naranja). La entrada que está
+# arriba a la derecha de cada objetivo (salvo del último) es ese mismo fotograma.
 
 # %%
 x, y = data.shift_frames(videos)
@@ -168,8 +167,8 @@ pictures.film_strip([inputs, targets], ["entrada x", "objetivo y"], scale=2)
 # Un solo fotograma no dice hacia dónde va un dígito. Para saberlo hace falta memoria. Una capa
 # ConvLSTM2D (Shi et al., 2015) conserva dos estados de un fotograma al siguiente: su salida $h$ y
 # su memoria $c$. Ambos son imágenes con varios canales, uno por cada filtro. Para cada fotograma
-# $x_n$ calcula, con $\sigma$ la sigmoide, $[x, h]$ los canales de ambos juntos y $\odot$ el
-# producto píxel a píxel:
+# $x_n$ calcula, con $\sigma$ la sigmoide, $[x, h]$ la concatenación de los canales de ambos y
+# $\odot$ el producto píxel a píxel:
 #
 # $$\begin{aligned}
 # i &= \sigma(W_i * [x_n, h_{n-1}] + b_i) & &\text{puerta de entrada: qué escribir} \\
@@ -181,10 +180,11 @@ pictures.film_strip([inputs, targets], ["entrada x", "objetivo y"], scale=2)
 #
 # Es una LSTM en la que los productos son convoluciones ($*$). Cada píxel tiene su propia memoria y
 # solo mira a sus vecinos. Todos los píxeles comparten los mismos pesos, así que lo que se aprende
-# sobre el movimiento en una esquina vale en todas las demás.
+# sobre el movimiento en una esquina vale en cualquier otra parte de la imagen.
 #
 # Las cuatro convoluciones leen la misma entrada, de modo que se calculan como una sola con el
-# cuádruple de filtros. Por eso, con 8 filtros, los núcleos (*kernels*) tienen 32:
+# cuádruple de filtros. Por eso, con 8 filtros, la última dimensión de los núcleos (*kernels*) es
+# 32. Keras guarda por separado el núcleo que lee $x$ y el que lee $h$; `step` los une:
 
 # %%
 layer = models.ConvLSTM2D(filters=8, kernel_size=3)
@@ -206,7 +206,7 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # cada una lee la salida de la anterior. El modelo más sencillo de este proyecto, `KerasExample`, es
 # casi el ejemplo de la web de Keras: tres capas y una convolución que pinta el fotograma siguiente.
 # (Allí la última convolución ve también el fotograma que hay que predecir; aquí no). Este es su
-# paso:
+# paso, en el que `norms` son capas BatchNormalization:
 #
 # ```python
 # x, first_state = first.step(frame, states[0])  # (lote, alto, ancho, filtros)
@@ -215,24 +215,25 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # return self.paint_head(x), [first_state, second_state, third_state]
 # ```
 #
-# Nosotros vamos a entrenar el otro, `Forecaster`, que se distingue en tres cosas.
+# Nosotros entrenaremos el otro modelo, `Forecaster`, que se diferencia en tres cosas.
 #
-# **Tiene forma de U.** Unas convoluciones reducen el fotograma, para que las capas vean más lejos y
-# cuesten menos; después se recorre el camino inverso.
+# **Tiene forma de U.** Unas convoluciones reducen el fotograma, para que las capas abarquen más y
+# requieran menos cálculo; después se recorre el camino inverso.
 #
 # ```text
 # fotograma 64×64                                     fotograma siguiente 64×64
 #    ↓ convolución                                                  ↑
 #    32×32 ─────────────────────────────────────────────────────→ 32×32
 #       ↓ convolución                                            ↑
-#       16×16 capas ConvLSTM2D                        16×16 capas ConvLSTM2D
+#       16×16 capas ConvLSTM2D ─────────────────────→ 16×16 capas ConvLSTM2D
 #          ↓ convolución                                 ↑
 #          8×8 capas ConvLSTM2D ─────────────────────────┘
 # ```
 #
-# En la fila de 16 × 16, lo que sube de 8 × 8 se suma a lo que ya había. Dentro de cada pila, cada
-# capa *suma* su salida a lo que recibe de la anterior (una conexión residual), y así es tan fácil
-# entrenar muchas capas como pocas:
+# En la fila de 16 × 16, lo que sube de 8 × 8 se suma a lo que ya había; en la de 32 × 32, los
+# canales se concatenan. Dentro de cada pila, cada capa *suma* su salida a lo que recibe de la
+# anterior (una conexión residual), y así es tan fácil entrenar muchas capas como pocas (`norm` es
+# una capa LayerNormalization):
 #
 # ```python
 # for norm, conv_lstm, state in zip(self.norms, self.conv_lstms, states):
@@ -248,10 +249,10 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # next_frame = gate * moved + (1 - gate) * painted
 # ```
 #
-# **Se le dice cómo se ha movido todo hasta ahora.** Para cada bloque de 4 × 4 píxeles,
+# **Recibe una medida de cómo se ha movido todo hasta ahora.** Para cada bloque de 4 × 4 píxeles,
 # `motion.block_matching` mide cuánto se ha movido desde el fotograma anterior, como hacen los
 # códecs de vídeo. Lo medido en fotogramas anteriores se desplaza junto con los objetos. Nada de
-# esto se aprende. Lo que pasará *después* queda en manos de las capas ConvLSTM2D.
+# esto se aprende. De lo que pasará *después* se encargan las capas que sí aprenden.
 #
 # Tenga lo que tenga dentro, cada modelo es un solo paso:
 #
@@ -262,11 +263,12 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # En `train.PRESETS` hay varios tamaños. Vamos a entrenar el más pequeño, `tiny`, con 1200 vídeos;
 # solo tiene una capa ConvLSTM2D, la de 8 × 8. El proyecto trae además los pesos de un modelo mayor,
 # entrenado en una GPU con 240 000 vídeos. Lo llamaremos «el incluido», y también nos va a hacer
-# falta. Cada hiperparámetro es un campo de `train.Config`, con su comentario.
+# falta. Cada hiperparámetro es un campo de `train.Config` o, si es de las capas, de
+# `config.architecture` (`Architecture`, en `model.py`), con su explicación debajo.
 
 # %%
 config = train.PRESETS["tiny"]
-if TINY:
+if QUICK:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
     config = dataclasses.replace(config, **small)
 
@@ -288,9 +290,9 @@ for name, forecaster in {"tiny": model, "incluido": shipped}.items():
 # entrena tal como se va a usar, en bucle cerrado: lee unos fotogramas reales y continúa a partir de
 # lo que él mismo predice. Al principio, casi todas esas predicciones se sustituyen por fotogramas
 # reales; la proporción va bajando hasta cero (muestreo programado o *scheduled sampling*, Bengio et
-# al., 2015). `real_mask` dice qué fotogramas se leen de verdad; en cuanto el modelo recibe una
-# predicción propia, sigue solo hasta el final. Estas son las líneas esenciales de su método
-# `unroll`:
+# al., 2015). `real_mask` dice en qué posiciones se lee el fotograma real; en cuanto el modelo
+# recibe una predicción propia, sigue solo hasta el final. Estas son las líneas esenciales del
+# método `unroll` del modelo:
 #
 # ```python
 # for n in range(videos.shape[1]):
@@ -299,19 +301,24 @@ for name, forecaster in {"tiny": model, "incluido": shipped}.items():
 #         is_real = ops.reshape(real_mask[:, n], (-1, 1, 1, 1))
 #         frame = ops.where(is_real, frame, predictions[-1])
 #     prediction, states = step(frame, states)
+#     predictions.append(prediction)
 # ```
 #
-# La función de pérdida es el error cuadrático, sumado para todos los píxeles de un fotograma. Un
-# segundo término, de menor peso, compara el movimiento predicho con el que se mide después en el
-# vídeo real.
+# La función de pérdida es el error cuadrático, sumado sobre todos los píxeles de un fotograma (en
+# las figuras, MSE). Un segundo término, de menor peso, compara el movimiento predicho con el que se
+# mide después en el vídeo real. El optimizador Muon ajusta los núcleos de las capas ocultas, y
+# Adam, los demás pesos (`extras/optimizer.py`).
 #
-# Para ir deprisa, `tiny` se entrena con vídeos de 12 fotogramas: lee seis y predice seis. Después
-# puede leer y predecir cuantos haga falta, porque lo único que ha aprendido es a dar un paso.
+# Para ir deprisa, `tiny` se entrena con vídeos de 12 fotogramas: lee seis (el *contexto*) y predice
+# seis. Después puede leer y predecir cuantos hagan falta, porque lo único que ha aprendido es a dar
+# un paso.
 #
-# `train.train` es lo que ejecuta `python train.py --preset tiny`. Deja una carpeta con los pesos,
-# un registro, imágenes y todo lo necesario para reanudar el entrenamiento. En la barra,
-# `frames_loss` es el error de los fotogramas, `motion_loss` el del movimiento y `val_mse` el de los
-# vídeos de validación.
+# `train.train` es lo que ejecuta en la terminal `python train.py --preset tiny` (esta orden y las
+# demás, desde la carpeta del proyecto). Deja una carpeta con los pesos, un registro, imágenes y
+# todo lo necesario para reanudar el entrenamiento. En la barra, `frames_loss` es el error medio de
+# las 11 predicciones, incluidas las del contexto; `motion_loss`, el del movimiento; `loss`, la suma
+# de `frames_loss` y 0.1 × `motion_loss`; `val_mse`, el error de las 6 predicciones que siguen al
+# contexto, en vídeos de validación y con una media móvil de los pesos.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
@@ -328,7 +335,7 @@ def curves(lines, horizontal, title):
     _, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for label, line in lines.items():
         axis.plot(*line, marker=".", label=label)
-    axis.set(xlabel=horizontal, ylabel="MSE, suma de los píxeles", title=title, ylim=(0, None))
+    axis.set(xlabel=horizontal, ylabel="MSE (suma sobre los píxeles)", title=title, ylim=(0, None))
     axis.grid(alpha=0.3)
     axis.legend()
     plt.show()
@@ -350,8 +357,8 @@ curves(lines, "vídeos de entrenamiento", "Predicciones de vídeos de validació
 # ## 7. Entran diez fotogramas, salen diez
 #
 # Ahora, un vídeo de validación al azar (si cambias la semilla, sale otro). El modelo lee diez
-# fotogramas (el *contexto*) y predice diez más sin volver a ver ninguno real. Las líneas esenciales
-# de `model.rollout`:
+# fotogramas y predice diez más sin volver a ver ninguno real. Las líneas esenciales de
+# `model.rollout`:
 #
 # ```python
 # for n in range(frames + horizon - 1):
@@ -363,51 +370,50 @@ curves(lines, "vídeos de entrenamiento", "Predicciones de vídeos de validació
 
 # %%
 number = np.random.default_rng(seed=0).integers(len(validation))
-example = data.to_float(validation[[number]])
+example = data.to_float(validation[[number]])  # índice en una lista: queda el eje de vídeos
 context, truth = example[:, :10], example[:, 10:]
 
-trained_here = runs.load_model(run)
+trained_here = runs.load_model(run)  # best.keras: los pesos con el menor val_mse
 prediction = models.rollout(trained_here, context, horizon=10)
 print("contexto", context.shape, "-> predicción", prediction.shape)
 pictures.forecast_strip(context, truth, prediction, labels=("real", "predicción"))
 
 # %% [markdown]
-# Cuanto más lejos, más borroso. Y tiene su explicación: el error se eleva al cuadrado, así que, si
-# un dígito puede estar en dos sitios, lo que menos cuesta es dibujarlo en los dos, a media
-# intensidad.
+# Cuanto más lejano en el tiempo, más borroso. Y tiene su explicación: el error se eleva al
+# cuadrado, así que, si un dígito puede estar en dos sitios, lo que da menos error es dibujarlo en
+# los dos, a media intensidad.
 #
 # Aquí están nuestro modelo y el incluido, cada uno con su error: en naranja, donde la predicción es
 # demasiado clara; en azul, donde es demasiado oscura.
 
 
 # %%
-def strip(real, predictions, real_label="real"):
-    """Una tira de fotogramas reales y, debajo, lo que se predijo: {etiqueta: fotogramas}."""
+def strip(real, *predicted):
+    """Una tira de fotogramas reales y, debajo, lo predicho: pares (etiqueta, fotogramas)."""
     rows = [[(frame, pictures.REAL_COLOUR) for frame in real]]
-    for frames in predictions.values():
+    for _, frames in predicted:
         rows.append([(frame, pictures.PREDICTED_COLOUR) for frame in frames])
-    return pictures.film_strip(rows, [real_label, *predictions])
+    return pictures.film_strip(rows, ["real", *(label for label, _ in predicted)])
 
 
 better = models.rollout(shipped, context, horizon=10)
 strip(
     truth[0],
-    {
-        "el nuestro": prediction[0],
-        "error": pictures.error_map(truth[0], prediction[0]),
-        "el incluido": better[0],
-        "su error": pictures.error_map(truth[0], better[0]),
-    },
+    ("el nuestro", prediction[0]),
+    ("error", pictures.error_map(truth[0], prediction[0])),
+    ("el incluido", better[0]),
+    ("error", pictures.error_map(truth[0], better[0])),
 )
 
 # %% [markdown]
 # ## 8. Cuánto se equivoca y cuándo
 #
 # Un solo vídeo no demuestra nada. `predict.score` compara muchas predicciones con los fotogramas
-# reales. El MSE es el error cuadrático, sumado para todos los píxeles de un fotograma (la M es de
+# reales. El MSE es el error cuadrático, sumado sobre todos los píxeles de un fotograma (la M es de
 # *media*, pero los artículos sobre Moving MNIST lo dan así). El SSIM compara estructuras; 1
-# significa que las imágenes son iguales. Un modelo que valga algo tiene que superar a quien se
-# limita a copiar el último fotograma que vio.
+# significa que las imágenes son iguales. Un modelo que valga algo tiene que cometer menos error que
+# la simple copia del último fotograma. (El SSIM castiga lo borroso: ahí `tiny` queda por debajo de
+# la copia).
 
 # %%
 contexts, truths = data.to_float(examples[:, :10]), examples[:, 10:]
@@ -425,8 +431,9 @@ lines = {name: (ahead, score["mse"]) for name, score in scores.items()}
 curves(lines, "fotograma predicho", "Tres predicciones de los mismos vídeos")
 
 # %% [markdown]
-# El error crece con cada fotograma: una dirección ligeramente equivocada lleva cada vez más lejos
-# del sitio correcto.
+# El error crece con cada fotograma: una dirección ligeramente equivocada aleja el dígito cada vez
+# más de su sitio. El MSE del modelo entrenado aquí no es su `val_mse`: ahora lee y predice diez
+# fotogramas en lugar de seis, y los vídeos son otros.
 #
 # Cuatro de estos vídeos, con el real a la izquierda y la predicción del modelo incluido a la
 # derecha. Los dos lados muestran primero el mismo contexto, con borde gris. Con el borde naranja
@@ -444,25 +451,24 @@ HTML("".join(play(video, "Vídeo real junto al predicho").data for video in anim
 # %% [markdown]
 # ## 9. Una imagen que favorece y otra que dice la verdad
 #
-# Muchas demostraciones enseñan predicciones como las de la segunda fila. Cada una se hizo a partir
-# de los fotogramas *reales* anteriores (*teacher forcing*): el modelo nunca tiene que adelantarse
-# más de un fotograma. La cuarta fila predice los mismos fotogramas con los mismos pesos, pero en
-# cadena, es decir, en bucle cerrado: a partir de sus propias predicciones. Compara las últimas
-# columnas y, ante cualquier imagen de un vídeo predicho, pregúntate cuál de las dos estás viendo.
+# Muchas demostraciones enseñan predicciones como las de la segunda fila de la figura siguiente.
+# Cada una se hizo a partir de los fotogramas *reales* anteriores (*teacher forcing*): el modelo
+# nunca tiene que adelantarse más de un fotograma. En la cuarta fila se predicen los mismos
+# fotogramas con los mismos pesos, pero en cadena, es decir, en bucle cerrado: a partir de las
+# propias predicciones. Compara las últimas columnas y, ante cualquier imagen de un vídeo predicho,
+# pregúntate cuál de las dos estás viendo.
 
 # %%
-FEW = 2 if TINY else 16
+FEW = 2 if QUICK else 16
 x, _ = data.shift_frames(examples[:FEW])
 teacher_forced = ops.convert_to_numpy(shipped(x))[:, 9:]  # predicciones de los fotogramas 11 a 20
 rolled_out = forecasts["incluido"][:FEW]
 strip(
     truths[0],
-    {
-        "con reales": teacher_forced[0],
-        "error": pictures.error_map(truths[0], teacher_forced[0]),
-        "en cadena": rolled_out[0],
-        "su error": pictures.error_map(truths[0], rolled_out[0]),
-    },
+    ("con reales", teacher_forced[0]),
+    ("error", pictures.error_map(truths[0], teacher_forced[0])),
+    ("en cadena", rolled_out[0]),
+    ("error", pictures.error_map(truths[0], rolled_out[0])),
 )
 
 # %%
@@ -476,13 +482,12 @@ curves(lines, "fotograma predicho", "El mismo modelo, los mismos fotogramas")
 #
 # ¿Qué hacen las puertas cuando pasa un dígito? El modelo incluido ve dos vídeos a la vez: uno con
 # un solo dígito y otro completamente negro. Anotamos lo que ocurre en su primera capa ConvLSTM2D,
-# que trabaja en una cuadrícula de 16 × 16. Toda diferencia entre los dos vídeos es la reacción de
-# la capa al dígito. Las puertas se calculan con los pesos de la capa, exactamente como en las
-# fórmulas de la sección 4.
+# que trabaja en una cuadrícula de 16 × 16. Toda diferencia entre los dos vídeos se debe al dígito.
+# Las puertas se calculan con los pesos de la capa, igual que en las fórmulas de la sección 4.
 
 # %%
 single_digits = data.EvaluationVideos("validation", digits_per_video=1)
-digit = data.to_float(single_digits[[3]])
+digit = data.to_float(single_digits[[3]])  # elegido a mano: rebota en el borde izquierdo
 digit_and_black = np.concatenate([digit, np.zeros_like(digit)])
 layer = shipped.stack_down.conv_lstms[0]
 reactions = []
@@ -505,7 +510,14 @@ layer.step = step_and_note
 shipped.unroll(digit_and_black[:, :16])
 del layer.step  # vuelve a valer el de la clase
 
-names = ["fotograma", "entrada", "olvido", "salida", "memoria c", "salida h"]
+names = [
+    "fotograma",
+    "puerta de\nentrada",
+    "puerta de\nolvido",
+    "puerta de\nsalida",
+    "memoria c",
+    "salida h",
+]
 brightest = np.max(reactions, axis=(0, 2, 3))
 figure, axes = plt.subplots(6, 8, figsize=(9, 6.8), layout="constrained")
 for column, n in enumerate(range(0, 16, 2)):
@@ -520,23 +532,24 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Las filas segunda, tercera y cuarta son las puertas. Todo se mueve con el dígito, aunque los pesos
-# de la capa son los mismos en todas partes y no saben nada de dígitos. Antes del primer fotograma,
-# la memoria $c$ está vacía. A partir de ahí contiene lo que la puerta de entrada dejó pasar y la de
-# olvido conservó. Así es como una capa que ve un solo fotograma a la vez puede saber qué hubo
-# antes.
+# Cuanto más claro, mayor es la diferencia; cada fila tiene su propia escala. Casi todo se mueve con
+# el dígito, aunque los pesos de la capa son los mismos en todas partes y no saben nada de dígitos.
+# Antes del primer fotograma, la memoria $c$ está vacía. A partir de ahí contiene lo que la puerta
+# de entrada dejó pasar y la de olvido conservó. Así es como una capa que ve un solo fotograma a la
+# vez puede saber qué hubo antes.
 #
 # ## 11. Hacia dónde cree el modelo que va todo
 #
 # Para cada bloque de 4 × 4 píxeles, el modelo predice un desplazamiento antes de ver el fotograma
 # siguiente. No es un único número, sino una probabilidad para cada valor entero de −4 a 4 píxeles
-# en cada eje. Deja sus logits en el estado `predicted_motion`, primero los verticales.
+# en cada eje (los dígitos avanzan 3.6 píxeles por fotograma). Los logits quedan en el estado
+# `predicted_motion`: primero los verticales, después los horizontales.
 #
 # Un desplazamiento dice de dónde *viene* un píxel. El movimiento es, por tanto, su opuesto: un +2
 # vertical es un píxel que estaba dos píxeles más abajo y que ha subido.
 
 # %%
-watched = data.to_float(validation[[49]])  # los dos dígitos rebotan, en los fotogramas 7 y 8
+watched = data.to_float(validation[[49]])  # elegido a mano: dos rebotes, en los fotogramas 7 y 8
 x, y = data.shift_frames(watched)
 predicted, all_states = shipped.unroll(x)
 logits = ops.stack([states["predicted_motion"][0] for states in all_states])  # (19, 16, 16, 18)
@@ -582,39 +595,41 @@ for axis, label in zip(axes[:, 0], ["predicho", "medido", "píxeles hacia abajo"
 plt.show()
 
 # %% [markdown]
-# En naranja, el movimiento que el modelo espera: la media de los desplazamientos, ponderada por sus
-# probabilidades. Cada flecha empieza donde están los píxeles y termina donde deberían estar en el
-# fotograma siguiente. En azul, lo que mide `block_matching` cuando ese fotograma llega. Fíjate en
-# lo que pasa en las paredes.
+# En naranja, el movimiento que el modelo espera: la media de los movimientos posibles, ponderada
+# por sus probabilidades. Cada flecha empieza donde están los píxeles y termina donde deberían estar
+# en el fotograma siguiente. En azul, lo que mide `block_matching` cuando ese fotograma llega.
+# Fíjate en lo que pasa al llegar al borde inferior.
 #
-# Abajo, las probabilidades del bloque marcado en rojo y, con un círculo azul, lo que pasó después.
-# Un solo cuadro oscuro significa que el modelo está seguro. Si hay varios coloreados, duda: los
-# píxeles desplazados son una mezcla, y por eso se ven borrosos.
+# Abajo, las probabilidades del bloque marcado en rojo (el de más contraste en el fotograma
+# predicho; en el actual puede ser negro) y, con un círculo azul, lo que pasó después. Un solo
+# cuadro oscuro significa que el modelo está seguro. Si hay varios cuadros coloreados, el modelo
+# duda: los píxeles desplazados tienden a ser una mezcla, y por eso se ven borrosos.
 #
 # ## 12. Fotogramas separados en sprites
 #
-# Un *sprite* es una imagen pequeña que se mueve entera, como en los videojuegos. Buena parte del
-# error se debe a dígitos que se cruzan. Donde se superponen, parecen un solo objeto. Pero cada uno
-# se mueve entero, y eso los delata: si se coloca un dígito donde está en otro fotograma, ninguno de
-# sus píxeles es más claro que lo que se ve allí. Por eso `sprites.decompose` empieza con dos copias
-# del primer fotograma. De un fotograma al siguiente, lleva cada copia adonde mejor encaja y le
-# quita lo que ahí sea más claro que el fotograma, porque eso no se ha movido con ella. Recorre los
-# fotogramas hacia delante, hacia atrás y otra vez hacia delante. Esto se mide, no se aprende (Wang
-# y Adelson, 1994; Jojic y Frey, 2001).
+# Un *sprite* es una imagen pequeña que se mueve de una pieza, como en los videojuegos. Buena parte
+# del error se debe a dígitos que se cruzan. Donde se superponen, parecen un solo objeto. Pero cada
+# uno se mueve de una pieza, y eso los delata: si se coloca un dígito donde está en otro fotograma,
+# ninguno de sus píxeles es más claro que lo que se ve allí. Por eso `sprites.decompose` empieza con
+# dos copias del primer fotograma. De un fotograma al siguiente, lleva cada copia adonde mejor
+# encaja y le quita lo que allí resulte más claro que el fotograma: eso no se ha movido con la
+# copia. Recorre los fotogramas hacia delante, hacia atrás y otra vez hacia delante. Esto se mide,
+# no se aprende (Wang y Adelson, 1994; Jojic y Frey, 2001).
 
 # %%
-crossing = data.to_float(validation[[45]])[:, :10]  # sus dígitos se cruzan en el quinto fotograma
+crossing = data.to_float(validation[[45]])[:, :10]  # elegido a mano: se cruzan en el fotograma 5
 parts, moved = sprites.decompose(crossing, count=2)
 print("fotogramas", crossing.shape, "-> sprites", parts.shape)
 together = parts.max(axis=1)
 print("el píxel más claro de los dos da el fotograma:", np.array_equal(together, crossing))
-strip(crossing[0], {"sprite 1": parts[0, 0], "sprite 2": parts[0, 1]}, real_label="fotograma")
+rows = [[(image, pictures.REAL_COLOUR) for image in row] for row in (crossing[0], *parts[0])]
+pictures.film_strip(rows, ["fotograma", "sprite 1", "sprite 2"])
 
 # %% [markdown]
 # Cada sprite es ahora un vídeo aparte, con un solo dígito. El *mismo* modelo predice cada uno por
 # separado, sin más entrenamiento, y de las dos predicciones se toma siempre el píxel más claro. En
-# la terminal: `python predict.py --sprites 2`. La tira muestra el vídeo de los 40 en el que más
-# ayudan los sprites.
+# la terminal: `python predict.py --sprites 2`. La tira muestra, de los 40 vídeos, aquel en el que
+# más ayudan los sprites.
 
 # %%
 forecasts["con sprites"] = sprites.rollout(shipped, contexts, 10, count=2)
@@ -629,24 +644,25 @@ frames_error, sprites_error = (
 helped = np.argmax(frames_error - sprites_error)  # el vídeo que más gana
 strip(
     truths[helped],
-    {"sin sprites": forecasts["incluido"][helped], "con sprites": forecasts["con sprites"][helped]},
+    ("sin sprites", forecasts["incluido"][helped]),
+    ("con sprites", forecasts["con sprites"][helped]),
 )
 
 # %% [markdown]
-# Tiene un precio. Los sprites solo sirven si los objetos son claros sobre fondo negro, conservan su
-# forma y se mueven enteros. Así está definido Moving MNIST, pero pocos vídeos más cumplen todo eso.
-# Por eso solo se usan si se piden.
+# Tiene sus límites. Los sprites solo sirven si los objetos son claros sobre fondo negro, conservan
+# su forma y se mueven de una pieza. Así está definido Moving MNIST, pero pocos vídeos reales
+# cumplen todo eso. Por eso solo se usan si se piden.
 #
 # ## 13. De dónde viene el error restante
 #
-# ¿Podría un modelo perfecto no equivocarse nunca? No. Antes de dibujar un dígito, su posición se
-# redondea hacia abajo a píxeles enteros. Por eso diez fotogramas no dicen cuál es su dirección
-# exacta, y direcciones que ahora parecen iguales llevan después a sitios distintos.
+# ¿Acertaría siempre un modelo perfecto? No. Antes de dibujar un dígito, su posición se redondea
+# hacia abajo a píxeles enteros. Por eso diez fotogramas no dicen cuál es su dirección exacta, y
+# direcciones que ahora parecen iguales llevan después a sitios distintos.
 #
-# Veámoslo. Tomamos un vídeo con un solo dígito y probamos 200 000 comienzos posibles del mismo
-# dígito, casi en el mismo sitio y casi en la misma dirección. Nos quedamos con los que están
-# exactamente en la misma posición en cada uno de los diez primeros fotogramas: nadie podría
-# distinguirlos del real.
+# Veámoslo. Tomamos un vídeo con un solo dígito (el 31, elegido a mano) y probamos 200 000 comienzos
+# posibles del mismo dígito, casi en el mismo sitio y casi en la misma dirección. Nos quedamos con
+# los que están exactamente en la misma posición en cada uno de los diez primeros fotogramas: nadie
+# podría distinguirlos del real.
 
 # %%
 real = single_digits.numbers[31, 0]  # qué dígito, x inicial, y inicial, dirección en vueltas
@@ -673,12 +689,10 @@ truth = data.to_float(single_digits[[31]])[0]
 by_model = models.rollout(shipped, truth[None, :10], 10)[0]
 strip(
     truth[10:],
-    {
-        "un futuro": futures[order[0], 10:],
-        "otro futuro": futures[order[-1], 10:],
-        "la media": best[10:],
-        "el incluido": by_model,
-    },
+    ("un futuro", futures[order[0], 10:]),
+    ("otro futuro", futures[order[-1], 10:]),
+    ("la media", best[10:]),
+    ("el incluido", by_model),
 )
 
 # %%
@@ -692,9 +706,9 @@ for name, frames in [
 # La media de todos los futuros todavía posibles es la predicción con el menor error cuadrático
 # esperado. A la larga nadie puede hacerlo mejor, y también ella es borrosa.
 #
-# `benchmarks/floor.py` calcula esa media para vídeos de dos dígitos de los que se conocen con
-# exactitud la forma y las diez primeras posiciones. Su error es de unos **8.7**: una cota inferior
-# para cualquier modelo. Entre esa cota y nuestro modelo hay otra referencia,
+# `benchmarks/floor.py` calcula esa media para vídeos de dos dígitos, suponiendo conocidas con
+# exactitud la forma y las diez primeras posiciones de ambos. Su error es de unos **8.7**: una cota
+# inferior para cualquier modelo. Entre esa cota y el modelo incluido hay otra referencia,
 # `benchmarks/tracks.py`: separa los fotogramas en sprites y entrega las posiciones medidas de cada
 # uno a una red pequeña, que ha aprendido con un millón de trayectorias simuladas cómo se mueven los
 # dígitos en Moving MNIST. Esa red no ve ni un píxel: no tiene que deducir la ley del movimiento a
@@ -707,7 +721,7 @@ ladder = {
     "entrenado aquí": scores["entrenado aquí"]["mean"]["mse"],
     "incluido": scores["incluido"]["mean"]["mse"],
     "con sprites": scores["con sprites"]["mean"]["mse"],
-    "trayectorias y su ley": 11.0,
+    "con la ley conocida": 11.0,
     "cota inferior": 8.7,
 }
 for name, error in ladder.items():
@@ -717,13 +731,15 @@ lines = {name: (ahead, scores[name]["mse"]) for name in ("incluido", "con sprite
 curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que queda por mejorar")
 
 # %% [markdown]
-# El error tiene, pues, cuatro partes. De arriba abajo en la lista:
+# El error del modelo incluido tiene, pues, cuatro partes. En las cuatro últimas filas de la lista,
+# de arriba abajo:
 #
 # - de «incluido» a «con **sprites**»: distinguir dígitos que se cruzan;
-# - de «con sprites» a «**trayectorias** y su ley»: conocer la velocidad y las paredes con toda la
+# - de «con sprites» a «con la **ley** conocida»: conocer la velocidad y las paredes con toda la
 #   precisión que permiten los fotogramas. El modelo tiene que aprender esa ley a partir de píxeles,
 #   y además sus propias predicciones borrosas se convierten en su entrada;
-# - de «trayectorias y su ley» a «**cota inferior**»: aplicar la ley a la perfección;
+# - de «con la ley conocida» a «**cota inferior**»: medir los dígitos y aplicar la ley a la
+#   perfección;
 # - la propia **cota inferior**: lo que el contexto no dice.
 #
 # (Los cuatro primeros errores son los de los 40 primeros vídeos de validación; los dos últimos se
@@ -731,23 +747,26 @@ curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que
 #
 # ## 14. Ahora te toca a ti
 #
-# 1. **Veinte fotogramas.** Toma vídeos de 30 fotogramas, `data.EvaluationVideos("validation",
-#    frames=30)[[0]]`, y llama a `models.rollout(shipped, data.to_float(videos[:, :10]),
-#    horizon=20)`. ¿Cuándo deja de ser una predicción? En la terminal: `python animate.py --horizon
-#    20`.
+# 1. **Veinte fotogramas.** Toma un vídeo de 30 fotogramas, `videos =
+#    data.EvaluationVideos("validation", frames=30)[[0]]`, y llama a `models.rollout(shipped,
+#    data.to_float(videos[:, :10]), horizon=20)`. ¿Cuándo deja de ser una predicción? En la
+#    terminal: `python animate.py --horizon 20`.
 # 2. **¿Cuánto necesita ver?** Predice a partir de `contexts[:, -n:]` con `n` igual a 1, 2, 3 y 5.
 #    Un fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
-# 3. **Tres dígitos.** Predice `data.EvaluationVideos("validation", digits_per_video=3)`, que el
-#    modelo incluido nunca ha visto, con `sprites.rollout(..., count=3)` y sin sprites. Para
-#    entrenar con vídeos así: `python train.py --init assets/forecaster.keras --digits-per-video 3
-#    --run runs/three` (alrededor de una hora con dos núcleos).
+# 3. **Tres dígitos.** El modelo incluido nunca ha visto vídeos como `three =
+#    data.to_float(data.EvaluationVideos("validation", digits_per_video=3)[np.arange(10)])`. Compara
+#    `models.rollout(shipped, three[:, :10], 10)` con `sprites.rollout(shipped, three[:, :10], 10,
+#    count=3)`. Para entrenar con vídeos así: `python train.py --init assets/forecaster.keras
+#    --digits-per-video 3 --run runs/three` (alrededor de una hora con dos núcleos).
 # 4. **Otra capa.** En la sección 10, cambia `shipped.stack_down` por `shipped.stack_coarse`. ¿Cuál
-#    de las dos sigue más de cerca al dígito? (En una cuadrícula de 8 × 8 todo es, claro, más
-#    tosco).
+#    de las dos sigue más de cerca al dígito? (Su cuadrícula es de 8 × 8, no de 16 × 16 como dice el
+#    comentario: todo es, claro, más tosco).
 # 5. **Teacher forcing.** Pon `config = dataclasses.replace(config, teacher_forcing=True)` al
 #    principio de la sección 6 y repite las secciones 6 a 8. ¿Qué aporta el bucle cerrado?
-# 6. **Sin medir nada.** Haz lo mismo con `layers = dataclasses.replace(config.architecture,
-#    motion_radius=0)` y `config = dataclasses.replace(config, architecture=layers)`. Ahora las capas
-#    tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara las curvas.
-# 7. **Un vídeo tuyo.** `python train.py --data pelicula.mp4 --preset tiny --run runs/pelicula` y
-#    después `python animate.py runs/pelicula`. (Para leer archivos MP4: `pip install av`).
+# 6. **Sin medir nada.** Haz lo mismo con `config = train.PRESETS["tiny"]`, `layers =
+#    dataclasses.replace(config.architecture, motion_radius=0)` y `config =
+#    dataclasses.replace(config, architecture=layers)`. Ahora las capas tienen que averiguar por sí
+#    solas cómo se mueve todo, y pintar cada píxel. Compara las curvas.
+# 7. **Un vídeo tuyo.** Que tenga al menos 24 fotogramas: `pip install av` (para leer archivos MP4),
+#    `python train.py --data pelicula.mp4 --preset tiny --run runs/pelicula` y después `python
+#    animate.py runs/pelicula`.

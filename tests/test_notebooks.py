@@ -41,7 +41,7 @@ def checkout(tmp_path_factory):
 
 @both
 def test_runs_from_top_to_bottom(source, checkout, monkeypatch):
-    monkeypatch.setenv("TINY", "1")
+    monkeypatch.setenv("QUICK", "1")
     notebook = build.execute(source, checkout / "notebooks")  # an exception fails the test
     assert all(cell.execution_count for cell in code_cells(notebook))
     html = [o.data["text/html"] for c in code_cells(notebook) for o in c.outputs
