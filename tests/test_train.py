@@ -123,11 +123,8 @@ def test_training_starts_from_given_weights(script, refused, misread, quick_run,
     assert not run.exists()
     of_its_size = ["--config", quick_run, "--init", init, "--run", run]
     line = refused(train, *of_its_size, "--filters", 99, "--data", tmp_path / "nothing")
-    assert "another size" in line and "--config" in line
-    assert "down/kernel (3, 3, 4, 4) in the file" in line and "(3, 3, 4, 99) here" in line
+    assert "another size, with --filters 4;" in line and "--config" in line
     assert not run.exists()  # it is said before clips are looked at
-    line = refused(train, *of_its_size, "--motion-radius", 2)
-    assert "nothing more in the file, forecaster" in line and "history_hidden" in line
     # With learning rates that change nothing.
     small = ["--epochs", "1", "--muon-learning-rate", "1e-9", "--adam-learning-rate", "1e-9"]
     status, output, _ = script(train, *of_its_size, *small)
