@@ -410,7 +410,7 @@ def test_a_run_of_an_earlier_version_names_the_commit_to_use(
     refused, trained_run, tmp_path, commit
 ):
     fields = dataclasses.asdict(TRAINED)
-    fields["layers"] = fields.pop("depths")
+    fields |= fields.pop("architecture")  # these had no place of their own
     runs.write_json(tmp_path / "config.json", fields)
     shutil.copy(trained_run / "best.keras", tmp_path)
     if commit:
