@@ -16,12 +16,12 @@ predictions that are fed back. What a run leaves in its folder is listed in extr
 
 One batch of the `cpu` preset, with its shapes:
 
-    videos                  (8, 20, 64, 64, 1)  new ones, float32 in [0, 1]
-    x, y                    (8, 19, 64, 64, 1)  frames 1 to 19, and 2 to 20, which are the targets
-    real_mask               (8, 19)             whether x, or the last prediction, is the input
-    predictions             (8, 19, 64, 64, 1)  by 19 steps of the model
-    predicted motion        (8, 19, 16, 16, 18) logits for each block of 4x4 pixels
-    loss                    squared error of all 19 predictions, + 0.1 x the motion's cross-entropy
+    videos               (16, 20, 64, 64, 1)  new ones, float32 in [0, 1]
+    x, y                 (16, 19, 64, 64, 1)  frames 1 to 19, and 2 to 20, which are the targets
+    real_mask            (16, 19)             whether x, or the last prediction, is the input
+    predictions          (16, 19, 64, 64, 1)  by 19 steps of the model
+    predicted motion     (16, 19, 16, 16, 18) logits for each block of 4x4 pixels
+    loss                 squared error of all 19 predictions, + 0.1 x the motion's cross-entropy
 """
 
 import dataclasses
@@ -87,9 +87,9 @@ class Config:
     # Training
     epochs: PositiveInt = 6
     """How many; the learning rates reach zero at the end of the last one."""
-    steps_per_epoch: PositiveInt = 250
+    steps_per_epoch: PositiveInt = 125
     """Batches in an epoch, after which the run is scored and saved. All videos are new."""
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt = 16
     """Videos in a batch, on all devices together."""
     muon_learning_rate: NonNegativeFloat = 5e-3
     """Of Muon, an optimizer for hidden layers' kernels (Jordan et al. 2024); 0: Adam trains all."""
@@ -124,7 +124,7 @@ class Config:
     """How much Muon's kernels shrink in a step, times the learning rate."""
     warmup_steps: NonNegativeInt = 100
     """Steps over which the learning rates rise from zero."""
-    cooldown: float = pydantic.Field(0.4, ge=0, le=1)
+    cooldown: float = pydantic.Field(0.8, ge=0, le=1)
     """Share of the epochs in which the learning rates fall to zero (Hagele et al. 2024)."""
     global_clipnorm: NonNegativeFloat = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
@@ -146,6 +146,7 @@ PRESETS = {
         sampling_epochs=2,
         validation_videos=40,
         warmup_steps=20,
+        cooldown=0.4,
     ),
     # Two CPU cores.
     "cpu": Config(),
@@ -156,6 +157,7 @@ PRESETS = {
         steps_per_epoch=375,
         epochs=10,
         sampling_epochs=3,
+        cooldown=0.4,
     ),
     # keras.io/examples/vision/conv_lstm: 64 filters, batches of 5, Adam, cross-entropy, teacher
     # forcing, 900 videos an epoch, 20 epochs. (It also stops early, and lowers the learning rate,
