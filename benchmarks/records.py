@@ -200,7 +200,7 @@ def print_table(records):
             *(f"{mean[key]:.3f}" for key in ("ssim", "ssim_range2")),
             " ".join(f"{error:.0f}" for error in record["mse"]),
             re.sub(r"^(\w{7})\w*", r"`\1`", record.get("commit", "")),  # "-dirty" may follow
-            f"[log](logs/{record['log']})" if "log" in record else "",
+            f"[log]({record['log']})" if "log" in record else "",
         ]
         print(f"| {' | '.join(cells)} |")
 

@@ -77,8 +77,9 @@ def load_model(path):
     except Exception as error:  # a broken file can fail anywhere within Keras
         reason = textwrap.shorten(str(error), 200)  # Keras may quote a whole config
         raise InputError(
-            f"{path} cannot be loaded: it may be damaged, or of an earlier version, which "
-            f"`git checkout {EARLIER_COMMIT}` brings back ({reason})"
+            f"{path} cannot be loaded: its layers are not those of model.py, since that was changed, "
+            f"or the file is damaged, or of an earlier version (`git checkout {EARLIER_COMMIT}`): "
+            f"{reason}"
         ) from None
     if not isinstance(model, models.NextFrameModel):
         raise InputError(f"{path} holds a {type(model).__name__}, not a model of model.py")
