@@ -18,8 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What makes a command small. It comes last on the line, so it prevails.
 TRAIN = "--frames 3 --context 2 --size 32 --steps-per-epoch 1 --epochs 1 --validation-videos 1 "
-TRAIN += "--batch-size 1 --encoder-filters 4 --filters 4 --coarse-filters 4 --depths 0 1 0 "
-TRAIN += "--motion-units 4"
+TRAIN += "--batch-size 1 --encoder-filters 4 --filters 4 --depths 1 0 0 --motion-radius 0"
 FORECAST = "--count 1 --context 2 --horizon 2"
 SMALL = {
     "data": "",
