@@ -220,7 +220,8 @@ def assert_ends_and_says_why(process):
 
 
 @on_four_devices
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_process_is_killed_the_other_ends_and_the_run_goes_on(
     tmp_path, two_processes, victim
 ):

@@ -39,7 +39,8 @@ def checkout(tmp_path_factory):
     return folder
 
 
-@both
+# The second one is the same code; that it ran is seen in the committed notebook, too.
+@pytest.mark.parametrize("source", [ENGLISH, pytest.param(SPANISH, marks=pytest.mark.slow)])
 def test_runs_from_top_to_bottom(source, checkout, monkeypatch):
     monkeypatch.setenv("QUICK", "1")
     notebook = build.execute(source, checkout / "notebooks")  # an exception fails the test
