@@ -101,9 +101,8 @@ class Config:
     """Initial weights, training videos and scheduled sampling follow from it."""
     validation_videos: PositiveInt = 200
     """Validation videos to forecast after each epoch; all, if own clips have fewer."""
-    init: str = "auto"
-    """Weights to start from: a .keras file or a run's folder; none: new ones; auto: for own clips the
-    shipped ones, if their layers are those of the options below."""
+    init: str | None = None
+    """Weights to start from, of a model of the same size: a .keras file or a run's folder."""
 
     # The model
     model: Literal[tuple(MODELS)] = "forecaster"
@@ -311,8 +310,6 @@ def fit(config, folder, given, resume, log, distribution):
     """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.architecture.precision}")
-    if given and config.init == "auto":
-        print("Training starts from the shipped weights; --init none starts from new ones.")
     windows, validation, channels = sources.training_sets(config, folder, distribution)
     architecture = dataclasses.replace(config.architecture, channels=channels)
     config = dataclasses.replace(config, architecture=architecture)
@@ -335,8 +332,6 @@ def fit(config, folder, given, resume, log, distribution):
     else:
         if given:
             runs.copy_weights(given, model)
-        else:
-            config = dataclasses.replace(config, init="none")
         runs.start(folder, config, closed_loop, here)
 
     print(

@@ -98,33 +98,22 @@ def initial_model(config):
     Raises:
         InputError: `--init` names none, or one of another size.
     """
-    if config.init == "none" or (config.init == "auto" and config.data == data.MOVING_MNIST):
+    if config.init is None:
         return None
-    if config.init == "auto":
-        model = load_model(SHIPPED)
-        fits = config.model == "forecaster" and not different_sizes(model, config)
-        return model if fits else None
     model = load_model(config.init)
-    different = different_sizes(model, config)
+    theirs = dataclasses.asdict(model.architecture)
+    ours = dataclasses.asdict(config.architecture)
+    different = [
+        f"--{name.replace('_', '-')} {' '.join(map(str, np.atleast_1d(value)))}"
+        for name, value in theirs.items()
+        if value != ours[name] and name not in ("channels", "precision")  # see `copy_weights`
+    ]
     if different:
         raise InputError(
             f"--init: these weights are of a model of another size, with {', '.join(different)}; "
             "--config RUN takes the size of a run"
         )
     return model
-
-
-def different_sizes(model, config):
-    """The options, with their values, by which the model's layers differ from those of a config."""
-    theirs = dataclasses.asdict(model.architecture)
-    ours = dataclasses.asdict(config.architecture)
-    for name in ("channels", "precision"):  # which `copy_weights` takes care of
-        theirs[name] = ours[name]
-    return [
-        f"--{name.replace('_', '-')} {' '.join(map(str, np.atleast_1d(value)))}"
-        for name, value in theirs.items()
-        if value != ours[name]
-    ]
 
 
 def copy_weights(source, model):
@@ -205,7 +194,7 @@ def read_config(path, kind=dict):
 def write_config(folder, config):
     """Write a `train.Config`; the weights that a run started from are those that it has kept."""
     fields = dataclasses.asdict(config)
-    if config.init != "none":
+    if config.init is not None:
         fields["init"] = INIT
     write_json(folder / "config.json", fields)
 
@@ -309,7 +298,7 @@ def start(folder, config, closed_loop, here):
     """
     if devices.process > 0:
         return
-    if config.init != "none":
+    if config.init is not None:
         with atomic_write(folder / INIT) as path:
             closed_loop.model.save(path)
     with atomic_write(folder / CHECKPOINT) as path:

@@ -24,7 +24,6 @@ def replace(config, **changes):
 # The smallest training that has every part: three epochs of two batches.
 SMALL = replace(
     train.PRESETS["tiny"],
-    init="none",
     encoder_filters=4,
     filters=4,
     coarse_filters=4,

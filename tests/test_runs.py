@@ -27,7 +27,7 @@ import predict
 import train
 from conftest import TRAINED
 from extras import cli, runs
-from extras.cli import Failure, InputError
+from extras.cli import Failure
 from helpers import (
     QUICK,
     SMALL,
@@ -111,18 +111,6 @@ def test_weights_are_copied_to_a_model_of_the_same_channels():
     one, other = train.build_model(SMALL), train.build_model(SMALL)
     runs.copy_weights(one, other)
     assert_same_weights(one, other)
-
-
-def test_own_clips_start_from_the_shipped_weights_if_these_fit(tmp_path, capsys):
-    own = dataclasses.replace(train.PRESETS["cpu"], data="clips")
-    assert_same_weights(runs.initial_model(own), runs.SHIPPED)
-    assert runs.initial_model(train.PRESETS["cpu"]) is None
-    for change in ({"init": "none"}, {"filters": 65}, {"model": "keras-example"}):
-        assert runs.initial_model(replace(own, **change)) is None
-    with pytest.raises(InputError, match="no such file"):
-        train.train(own, tmp_path / "run")
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith(keras.backend.backend()) and "--init none" in second
 
 
 # Interruptions ----------------------------------------------------------------------------
