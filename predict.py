@@ -10,9 +10,10 @@
 After the context the model sees nothing but its own predictions; the real frames are used for
 scores alone. Written to the output folder:
 
-    predictions.npz   context, truth: as the data has them; prediction: float32; all three (videos,
-                      frames, height, width, channels). range: which values are black and white,
-                      [0, 1] or those of `--range`. indices: which videos they are.
+    predictions.npz   context, truth: as the data has them, uint8 in 0..255 or floats; prediction:
+                      float32; all three (videos, frames, height, width, channels). range: which
+                      floats are black and white, [0, 1] or those of `--range`. indices: which
+                      videos they are.
     scores.json       a list that each call adds an entry to, the newest last: what was forecast,
                       when and by which command, each score for each predicted frame, and the
                       means; the same for copying the last frame of the context
@@ -76,7 +77,8 @@ class Request:
     """Own clips: which values are 0 (black) and 1 (white), in the data's units; left out: as in
     the run."""
     axes: str | None = None
-    """Own arrays: their axes in order, a letter for each: N videos, T frames, H, W, C."""
+    """An own array: its axes in order, a letter for each: N videos, T frames, H, W, C; left out: as
+    in the run."""
     stride: int | None = None
     """Own clips: keep every Nth frame; left out: as in the run."""
     fps: float | None = None

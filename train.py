@@ -1,6 +1,6 @@
 """Train a next-frame model on Moving MNIST or on your own clips, on a GPU or on a laptop's CPU.
 
-    python train.py --preset tiny                      a first look, in about a minute
+    python train.py --preset tiny                      a first look, in a minute or two
     python train.py                                    an hour on two CPU cores
     KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
     python train.py --filters 96 --run runs/mine       any hyperparameter is an option
@@ -88,7 +88,7 @@ class Config:
     epochs: PositiveInt = 6
     """How many; the learning rates reach zero at the end of the last one."""
     steps_per_epoch: PositiveInt = 125
-    """Batches in an epoch, after which the run is scored and saved. All videos are new."""
+    """Batches in an epoch, after which the run is scored and saved."""
     batch_size: PositiveInt = 16
     """Videos in a batch, on all devices together."""
     muon_learning_rate: NonNegativeFloat = 5e-3

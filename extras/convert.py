@@ -251,7 +251,7 @@ def describe(source, lengths, shape, values, cut, found, options):
     if options.value_range:
         line += ", {:.6g} is black and {:.6g} white".format(*options.value_range)
     if found.axes:
-        line += f"; arrays are read as {' and '.join(sorted(found.axes))}"
+        line += f"; arrays are read as {' and '.join(sorted(found.axes))} (if not, say by --axes)"
     if cut >= 0.005:
         line += f"; up to {cut:.0%} of a frame is cut off"
     lines = [line, *found.notes]

@@ -151,8 +151,10 @@ def open_videos(request, model, run):
             size = model.frame_size
         options = {name: getattr(request, name) for name in CLIP_OPTIONS}
         # As in training, unless they are given: where every second frame is kept, things move twice
-        # as far. (--fps is for videos alone, so --stride takes its place.)
-        if options["fps"] is options["stride"] is None and not clips.is_array(request.data):
+        # as far. (--axes is for arrays alone, and --fps for videos: --stride takes its place.)
+        if clips.is_array(request.data):
+            options["axes"] = request.axes or run.get("axes")
+        elif options["fps"] is options["stride"] is None:
             options["fps"] = run.get("fps")
         if options["stride"] is None:
             options["stride"] = run.get("stride", 1)

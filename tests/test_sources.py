@@ -160,11 +160,11 @@ def test_batches_are_the_videos_that_were_asked_for():
 
 
 def test_other_clips_are_read_as_those_of_the_run_were(tmp_path):
-    """What is given wins, and --fps is for videos alone."""
-    run = {"stride": 2, "fps": 10.0}
+    """What is given wins, --fps is for videos alone, and --axes for arrays."""
+    run = {"stride": 2, "fps": 10.0, "axes": "NHWT"}
     model = SimpleNamespace(architecture=models.Architecture())
     video = moving_squares(1, 12)[0]
-    np.save(tmp_path / "videos.npy", video[None])
+    np.save(tmp_path / "videos.npy", np.moveaxis(video[None], 1, -1))
     first, *others = map(Image.fromarray, video)
     first.save(tmp_path / "20-fps.gif", save_all=True, append_images=others, duration=50)
     for name, given, expected in [
