@@ -301,12 +301,12 @@ def train(config, folder, resume=False, log=None, distribution=None):
     folder = Path(folder)
     sources.check_config(config)
     trackers.check_installed(log)
-    given = None if resume else runs.initial_model(config)
+    initial = None if resume else runs.initial_model(config)
     with runs.own_folder(folder, resume):
-        fit(config, folder, given, resume, log, distribution)
+        fit(config, folder, initial, resume, log, distribution)
 
 
-def fit(config, folder, given, resume, log, distribution):
+def fit(config, folder, initial, resume, log, distribution):
     """What `train` does, within a folder that no other run uses."""
     here = runs.environment(distribution)
     print(f"{here['backend']} on {', '.join(here['devices'])}, {config.architecture.precision}")
@@ -330,8 +330,8 @@ def fit(config, folder, given, resume, log, distribution):
             )
             return
     else:
-        if given:
-            runs.copy_weights(given, model)
+        if initial:
+            runs.copy_weights(initial, model)
         runs.start(folder, config, closed_loop, here)
 
     print(
