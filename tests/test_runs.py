@@ -287,7 +287,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("free", [0, 30_000, 100_000, 200_000])
+@pytest.mark.parametrize("free", [0, 30_000, 100_000])  # bytes; a run leaves more
 def test_a_full_disk(script, small_disk, quick_run, half_way, free):
     folder = shutil.copytree(half_way, small_disk("size=64m") / "run")
     before = saved_bytes(folder)
