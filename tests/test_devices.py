@@ -47,12 +47,12 @@ def forecast_of_shipped_weights():
 
 
 @pytest.mark.skipif(on_jax or not has_jax, reason="runs tests on JAX from another backend")
-def test_on_jax_with_four_devices(request, tmp_path):
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_on_jax_with_four_devices(tmp_path, which):
     np.save(tmp_path / "forecast.npy", forecast_of_shipped_weights())
-    slow = "slow" if request.config.getoption("markexpr") == "slow" else "not slow"
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n0", "-pno:cacheprovider", "--durations=0"]
-        + ["-m", f"jax and {slow}", "tests"],
+        + ["-m", f"jax and {which}", "tests"],
         cwd=ROOT,
         env={**os.environ, **FOUR_DEVICES, "FORECAST": str(tmp_path / "forecast.npy")},
         check=False,
