@@ -35,7 +35,6 @@ import numpy as np
 
 from extras import devices
 import memory
-import model as models
 import train
 
 TURNS = 10
@@ -76,13 +75,9 @@ def step_seconds(config, count):
 
 def measure():
     """Print what sharing a batch over simulated devices costs."""
-    config = dataclasses.replace(
-        train.PRESETS["tiny"],
-        architecture=models.Architecture(filters=16, depths=(1, 0, 0), motion_radius=0),
-        frames=4,
-        context=2,
-        size=(32,),
-    )
+    tiny = train.PRESETS["tiny"]
+    architecture = dataclasses.replace(tiny.architecture, depths=(1, 0, 0), motion_radius=0)
+    config = dataclasses.replace(tiny, architecture=architecture, frames=4, context=2, size=(32,))
     print(f"on {os.cpu_count()} cores; a step of a small model, in milliseconds")
     print("batch  1 device  2 devices  4 devices   one device's time by that of 4")
     times = {}

@@ -75,12 +75,6 @@ def training_sets(config, folder, distribution):
     return training, validation, opened.frames.shape[-1]
 
 
-def open_own_clips(source, folder, size, channels, options):
-    """`clips.open_clips` with the options of a config or of a request, a dict that has them."""
-    options = {name: options.get(name, default) for name, default in CLIP_OPTIONS.items()}
-    return clips.open_clips(source, folder, size, channels, **options)
-
-
 def open_clips_of_run(folder, config, channels):
     """The clips of a run, as it converted them when it began; else they are converted now.
 
@@ -89,7 +83,8 @@ def open_clips_of_run(folder, config, channels):
     """
     if (folder / "config.json").exists() and (folder / clips.DESCRIPTION).exists():
         return clips.open_cache(folder)
-    return open_own_clips(config["data"], folder, config["size"], channels, config)
+    options = {name: config.get(name, default) for name, default in CLIP_OPTIONS.items()}
+    return clips.open_clips(config["data"], folder, config["size"], channels, **options)
 
 
 def refuse_clip_options(options):
@@ -159,7 +154,7 @@ def open_videos(request, model, run):
         if options["stride"] is None:
             options["stride"] = run.get("stride", 1)
         value_range = options["value_range"] = request.value_range or run.get("value_range")
-        opened = open_own_clips(request.data, request.out, size, channels, options)
+        opened = clips.open_clips(request.data, request.out, size, channels, **options)
         spans = opened.spans
     longest = int((spans[:, 1] - spans[:, 0]).max())
     length = min(frames, max(longest, request.context))

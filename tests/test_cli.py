@@ -173,9 +173,8 @@ def test_keras_json_changes_nothing(tmp_path, expected, floatx):
     assert result.returncode == 0, result.stderr[-3000:]
     got = np.load(tmp_path / "forecast.npz")
     assert got["forecast"].dtype == np.float32
-    # Up to rounding: the threads of a busy machine do not always add in the same order.
-    np.testing.assert_allclose(got["forecast"], expected["forecast"], atol=1e-6)
-    assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    np.testing.assert_array_equal(got["forecast"], expected["forecast"])
+    assert got["loss"] == expected["loss"]
 
 
 # Folders and files ------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def test_keras_own_verbs_work(tmp_path, capsys, kind):
     assert any((one != other).any() for one, other in zip(before, model.get_weights()))
     mse = np.square(array(model(x)) - y).mean()
     assert model.evaluate(x, y, verbose=0) == pytest.approx(mse, rel=1e-3)
-    for shape in ((1, 6, 16, 16, 1), (2, 4, 16, 16, 1), (2, 4, 24, 20, 1)):
+    for shape in ((1, 19, 16, 16, 1), (2, 12, 16, 16, 1), (2, 12, 24, 20, 1)):
         other = rng.random(shape).astype("float32")
         predictions = model.predict(other, verbose=0)
         np.testing.assert_allclose(predictions, array(model(other)), atol=1e-5)
