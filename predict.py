@@ -263,6 +263,11 @@ def forecast_and_score(request):
     runs.write_json(scores_path, [*earlier, entry])  # first, so that no failing print costs them
     print(f"scores: {scores_path}")
     print_scores(scores, copying)
+    if scores["mean"]["mse"] > copying["mean"]["mse"]:
+        print(
+            "These forecasts are worse than copying the last frame: the model does not know such "
+            "videos. Train one on them: python train.py --data PATH"
+        )
 
 
 if __name__ == "__main__":

@@ -325,10 +325,9 @@ def fit(config, folder, initial, resume, log, distribution):
         )
         if epoch == config.epochs:
             print(
-                f"All its {epoch} epochs are done. Start another run from its weights: "
+                f"All epochs of {folder} are done. Start another run from its weights: "
                 f"--config {folder} --init {folder} --run OTHER"
             )
-            return
     else:
         if initial:
             runs.copy_weights(initial, model)
@@ -412,11 +411,6 @@ def main():
     folder = start.resume or start.run or Path("runs") / start.preset
     distribution = devices.start(arguments.devices, config.batch_size)
     train(config, folder, bool(start.resume), start.log, distribution)
-    if devices.process > 0:
-        return
-    best = min(runs.read_log(folder, config.epochs), key=lambda row: float(row["val_mse"]))
-    print(f"best validation MSE {best['val_mse']} after epoch {best['epoch']}: {folder}/best.keras")
-    print(f"look at it: python animate.py {folder}")
 
 
 if __name__ == "__main__":

@@ -392,10 +392,21 @@ class ScoreAndSave(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         error, _ = self.forecast(data.copy_last)
+        self.copy_last_mse = error.mean()
         print(
-            f"Copying the last frame gives a val_mse of {error.mean():.6g}; "
+            f"Copying the last frame gives a val_mse of {self.copy_last_mse:.6g}; "
             "a model has learned something once its own is lower."
         )
+
+    def on_train_end(self, logs=None):
+        if devices.process > 0:
+            return
+        best = min(self.rows, key=lambda row: float(row["val_mse"]))
+        print(
+            f"best validation MSE {best['val_mse']} after epoch {best['epoch']}, against "
+            f"{self.copy_last_mse:.6g} for copying the last frame: {self.folder}/best.keras"
+        )
+        print(f"look at it: python animate.py {self.folder}")
 
     def on_epoch_begin(self, epoch, logs=None):
         self.training.epoch = epoch
@@ -487,13 +498,13 @@ class ScoreAndSave(keras.callbacks.Callback):
             writer.writeheader()
             writer.writerows(self.rows)
         with atomic_write(self.folder / "curve.png") as path:
-            draw_curve(self.rows).savefig(path, dpi=120)
+            draw_curve(self.rows, self.copy_last_mse).savefig(path, dpi=120)
         # Last, so that whatever it counts as done has been written.
         with atomic_write(self.folder / CHECKPOINT) as path:
             self.model.save(path)
 
 
-def draw_curve(rows):
+def draw_curve(rows, copy_last_mse):
     """A figure of the validation error over training, from the rows of log.csv."""
     videos = [int(row["videos"]) for row in rows]
     figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
@@ -504,6 +515,7 @@ def draw_curve(rows):
         ("val_mse_first_frame", "first predicted frame"),
     ]:
         axes.plot(videos, [float(row[column]) for row in rows], marker=".", label=label)
+    axes.axhline(copy_last_mse, color="grey", linestyle=":", label="copying the last frame: mean")
     axes.set(xlabel="training videos", ylabel="MSE, summed over pixels", ylim=(0, None))
     axes.set_title("Forecasts of validation videos, averaged weights")
     axes.grid(alpha=0.3)

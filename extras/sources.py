@@ -68,10 +68,16 @@ def training_sets(config, folder, distribution):
     opened = open_clips_of_run(folder, vars(config), channels=None)
     if devices.process == 0:
         devices.barrier(distribution)
-    training, validation = clips.split_clips(opened.spans, config.frames)
-    print(f"{len(training)} clips to train on, {len(validation)} to validate on")
-    training = clips.Windows(opened.frames, training, config.frames, step=1)
-    validation = clips.Windows(opened.frames, validation, config.frames, step=config.frames)
+    spans, validation_spans = clips.split_clips(opened.spans, config.frames)
+    training = clips.Windows(opened.frames, spans, config.frames, step=1)
+    validation = clips.Windows(opened.frames, validation_spans, config.frames, step=config.frames)
+    name_by_end = dict(zip(opened.spans[:, 1].tolist(), opened.names))
+    names = [name_by_end[end] for _, end in validation_spans.tolist()]
+    where = "" if validation_spans[0, 0] in opened.spans[:, 0] else "the end of "
+    print(
+        f"training: {len(spans)} clips; validation: {len(validation)} stretches of {config.frames} "
+        f"frames, from {where}{', '.join(names[:3])}{' and others' * (len(names) > 3)}"
+    )
     return training, validation, opened.frames.shape[-1]
 
 
@@ -160,6 +166,11 @@ def open_videos(request, model, run):
     length = min(frames, max(longest, request.context))
     spans = clips.long_enough(spans, length, "--context")
     windows = clips.Windows(opened.frames, spans, length, step=length)
+    left_over = int(np.diff(spans).sum()) - len(windows) * length
+    print(
+        f"{len(windows)} stretches of {length} frames, context and truth"
+        + (f"; {left_over} frames at the ends of clips are left over" if left_over else "")
+    )
     return windows, tuple(value_range or (0, 1))
 
 

@@ -427,10 +427,17 @@ def test_axes_that_do_not_fit_are_refused(opened, tmp_path, axes):
         opened(tmp_path / "a.npy", axes=axes)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 1, 9, 9), (2, 6, 9, 9, 4), (5, 5), (0, 9, 9)])
+@pytest.mark.parametrize("shape", [(2, 3, 1, 9, 9), (2, 6, 9, 9, 2), (5, 5), (0, 9, 9)])
 def test_arrays_of_unknown_axes_are_refused(opened, tmp_path, shape):
     np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
     with pytest.raises(InputError, match="--axes"):
+        opened(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 9, 4), (2, 6, 9, 9, 4)])
+def test_arrays_with_transparency_are_refused(opened, tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(InputError, match=r"alpha out, as in array\[\.\.\., :3\]"):
         opened(tmp_path / "a.npy")
 
 

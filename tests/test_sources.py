@@ -58,12 +58,13 @@ def test_forecasts_come_back_in_the_units_of_the_data(radar_run, script, tmp_pat
     )
     assert status == 0, errors
     assert "-32 is black and 60 white" in output
+    # Three videos of 14 frames are six windows of 6 frames.
+    assert "6 stretches of 6 frames, context and truth; 6 frames" in output
     with np.load(tmp_path / "predictions.npz") as arrays:
         assert arrays["range"].tolist() == [-32, 60]
         assert arrays["prediction"].dtype == np.float32
         assert -32 <= arrays["prediction"].min() and arrays["prediction"].max() <= 60
         np.testing.assert_allclose(np.unique(arrays["truth"]), [-32, 40], atol=1e-4)
-        # Three videos of 14 frames are six windows of 6 frames.
         assert arrays["prediction"].shape == (6, 3, 24, 32, 1)
 
 
@@ -80,6 +81,7 @@ def test_a_run_does_not_depend_on_where_it_and_its_clips_stand(radar_run, script
         status, output, errors = script(train, "--resume", moved, "--epochs", "2")
         assert status == 0, errors
         assert "Epoch 2/2" in output  # on the clips that it has converted
+        assert "2 clips; validation: 2 stretches of 6 frames, from radar.npy [2]" in output
     finally:
         (tmp_path / "gone.npy").rename(source)
 
@@ -102,6 +104,21 @@ def test_clips_that_end_with_the_context_are_predicted_and_not_scored(radar_run,
     status, output, errors = script(predict, radar_run, *arguments, *FORECAST)
     assert status == 0, errors
     assert "nothing to score" in output and not (tmp_path / "scores.json").exists()
+
+
+def test_forecasts_that_are_worse_than_copying_are_told_so(script, tmp_path):
+    np.save(tmp_path / "still.npy", np.repeat(moving_squares(1, 1), 6, axis=1))
+    arguments = ["--data", tmp_path / "still.npy", *FORECAST, "--out", tmp_path]
+    assert "worse than copying the last frame" in script(predict, runs.SHIPPED, *arguments)[1]
+    arguments = ["--count", "2", "--out", tmp_path]
+    assert "worse than copying the last frame" not in script(predict, *arguments)[1]
+
+
+def test_a_single_clip_is_validated_on_at_its_end(script, tmp_path):
+    np.save(tmp_path / "alone.npy", moving_squares(1))
+    arguments = ["--data", tmp_path / "alone.npy", "--run", tmp_path / "run"]
+    _, output, _ = script(train, *SMALL, *arguments)
+    assert "1 clips; validation: 1 stretches of 6 frames, from the end of alone.npy" in output
 
 
 def test_grey_weights_start_colour_clips(radar_run, script, tmp_path):

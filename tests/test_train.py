@@ -90,6 +90,7 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(script, quick_run, tmp
     folder = shutil.copytree(quick_run, tmp_path / "run")
     status, output, _ = script(train, "--resume", folder)
     assert status == 0 and "best validation MSE" in output
+    assert "for copying the last frame" in output
     for name in ("log.csv", "best.keras", "last.keras", "checkpoint.keras"):
         assert (folder / name).read_bytes() == (quick_run / name).read_bytes()
 
