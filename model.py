@@ -179,6 +179,8 @@ class NextFrameModel(compiling.Model):  # a keras.Model that compiles a loop ove
 
     def unroll(self, videos, real_mask=None, training=False):
         """What `call` does; returns the predictions, and a list of the states after each."""
+        if not self.built:  # another model calls this: Keras builds what is called by `call`
+            self.build(tuple(videos.shape))
         states = self.initial_states(ops.shape(videos)[0], *videos.shape[2:4])
         step = functools.partial(self.step, training=training)
         if self.remat:

@@ -56,9 +56,10 @@ class Request:
 
     model: tyro.conf.Positional[Path] = runs.SHIPPED
     """A run folder or a .keras file; left out: the shipped weights."""
-    data: str = "test"
+    data: str | None = None
     """test, validation (of a run on own clips: theirs), official, or your own: a video file, an
-    array (.npy, .npz, .h5, .nc), a folder of such files or of frames."""
+    array (.npy, .npz, .h5, .nc), a folder of such files or of frames. Left out: test; of a run on
+    own clips validation."""
     count: int | None = None
     """How many videos; left out: 100 to score and 4 to animate, all of the official test file."""
     seed: int | None = None
@@ -145,7 +146,7 @@ def forecast(request, usual_count):
     """Open what a request names, and forecast it.
 
     Args:
-        request: a `Request`; a context and a horizon that were left out are filled in.
+        request: a `Request`; data, context and horizon are filled in where they were left out.
         usual_count: how many videos to take if the request does not say.
 
     Returns:
@@ -166,6 +167,8 @@ def forecast(request, usual_count):
     run = runs.read_config(folder) if (folder / "config.json").exists() else {}
     # Moving MNIST is scored with 10 + 10 frames, however a model was trained.
     as_trained = sources.has_own_clips(run) and request.data != "official"
+    if request.data is None:
+        request.data = "validation" if as_trained else "test"
     if request.context is None:
         request.context = run["context"] if as_trained else 10
     if request.horizon is None:

@@ -44,8 +44,7 @@ from extras import clips, devices, motion, optimizer, runs, sources, trackers
 
 
 # A loss takes the real and the predicted frames, both (batch, frames - 1, height, width, channels).
-# If it averages over pixels, as binary_crossentropy does, divide --motion-weight by their number:
-# the motion's loss is a sum over pixels.
+# The motion's loss is a sum over pixels; --motion-weight is chosen for others that are, too.
 
 
 def squared_error(y, prediction):
@@ -114,7 +113,8 @@ class Config:
 
     # The loss and the optimizer
     loss: Literal[tuple(LOSSES)] = "squared_error"
-    """Between real and predicted frames; binary_crossentropy is a mean over pixels, see LOSSES."""
+    """Between real and predicted frames. binary_crossentropy is a mean over pixels: with it divide
+    --motion-weight by their number (64x64: 2.4e-5)."""
     motion_weight: NonNegativeFloat = 0.1
     """Weight of the cross-entropy between predicted and measured motion; 0: none."""
     teacher_forcing: bool = False
@@ -131,6 +131,7 @@ class Config:
     """Score and save a moving average of the weights (Shamir and Zhang 2013)."""
 
 
+# Whatever a preset leaves out, in its architecture too, is as in `cpu`.
 PRESETS = {
     # A first look in a minute, and for tests.
     "tiny": Config(

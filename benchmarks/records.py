@@ -234,6 +234,7 @@ def main():
     draw_errors(records, arguments.count, arguments.out / "error-by-frame.png")
     draw_comparison(videos[indices[:SHOWN]], shown, arguments.out / "comparison.gif")
     print_table(records)
+    print(f"written to {arguments.out}: records.json, error-by-frame.png, comparison.gif, the logs")
 
 
 if __name__ == "__main__":

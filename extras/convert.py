@@ -54,6 +54,11 @@ def convert(found, path, source, channels, options):
         except Wider as wider:
             layout = wider.args
             del found.notes[notes_so_far:]
+    if values.need_range and values.eight_bits:
+        raise InputError(
+            f"{source} has files of 8 bits, and others that need a --range: give each kind a folder "
+            "of its own, or a --range that holds for all"
+        )
     if values.need_range:
         least_greatest = f"{values.least:.6g} {values.greatest:.6g}"
         raise InputError(
@@ -157,6 +162,7 @@ class Values:
     darkest: float = np.inf  # the least, where black is 0 and white is 1
     brightest: float = -np.inf
     need_range: bool = False
+    eight_bits: bool = False  # any frame has 8 bits
 
     def add(self, frame, value_range):
         """Add the values of another frame.
@@ -164,6 +170,7 @@ class Values:
         Returns:
             low, high: what is black and what is white in it.
         """
+        self.eight_bits |= frame.dtype == np.uint8
         low, high = value_range or ((0, 255) if frame.dtype == np.uint8 else (0, 1))
         finite = frame
         if frame.dtype.kind == "f" and not np.isfinite(frame).all():

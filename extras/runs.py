@@ -77,9 +77,9 @@ def load_model(path):
     except Exception as error:  # a broken file can fail anywhere within Keras
         reason = textwrap.shorten(str(error), 200)  # Keras may quote a whole config
         raise InputError(
-            f"{path} cannot be loaded: its layers are not those of model.py, since that was changed, "
-            f"or the file is damaged, or of an earlier version (`git checkout {EARLIER_COMMIT}`): "
-            f"{reason}"
+            f"{path} cannot be loaded: its layers are not those of model.py (make a new layer an "
+            "option of Architecture that is off by default), or the file is damaged, or of an earlier "
+            f"version (`git checkout {EARLIER_COMMIT}`): {reason}"
         ) from None
     if not isinstance(model, models.NextFrameModel):
         raise InputError(f"{path} holds a {type(model).__name__}, not a model of model.py")
@@ -104,7 +104,7 @@ def initial_model(config):
     theirs = dataclasses.asdict(model.architecture)
     ours = dataclasses.asdict(config.architecture)
     different = [
-        f"--{name.replace('_', '-')} {' '.join(map(str, np.atleast_1d(value)))}"
+        as_option(name, value)
         for name, value in theirs.items()
         if value != ours[name] and name not in ("channels", "precision")  # see `copy_weights`
     ]
@@ -114,6 +114,14 @@ def initial_model(config):
             "--config RUN takes the size of a run"
         )
     return model
+
+
+def as_option(name, value):
+    """A field of a config -> how it is typed."""
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {' '.join(map(str, np.atleast_1d(value)))}"
 
 
 def copy_weights(source, model):

@@ -75,8 +75,8 @@ def training_sets(config, folder, distribution):
     names = [name_by_end[end] for _, end in validation_spans.tolist()]
     where = "" if validation_spans[0, 0] in opened.spans[:, 0] else "the end of "
     print(
-        f"training: {len(spans)} clips; validation: {len(validation)} stretches of {config.frames} "
-        f"frames, from {where}{', '.join(names[:3])}{' and others' * (len(names) > 3)}"
+        f"training clips: {len(spans)}; validation: stretches of {config.frames} frames: "
+        f"{len(validation)}, from {where}{', '.join(names[:3])}{' and others' * (len(names) > 3)}"
     )
     return training, validation, opened.frames.shape[-1]
 
@@ -168,9 +168,15 @@ def open_videos(request, model, run):
     windows = clips.Windows(opened.frames, spans, length, step=length)
     left_over = int(np.diff(spans).sum()) - len(windows) * length
     print(
-        f"{len(windows)} stretches of {length} frames, context and truth"
-        + (f"; {left_over} frames at the ends of clips are left over" if left_over else "")
+        f"stretches of {length} frames{', context and truth' * (length > request.context)}: "
+        f"{len(windows)}; frames left over at the ends of clips: {left_over}"
     )
+    trained_size = tuple(model.frame_size)
+    if request.size is None and opened.frames.shape[1:3] != trained_size:
+        print(
+            "these frames keep their size; the model was trained on {} x {} pixels, which "
+            "--size {} {} would make of them".format(*trained_size, *trained_size)
+        )
     return windows, tuple(value_range or (0, 1))
 
 

@@ -36,8 +36,8 @@ places = [Path("."), Path(".."), *Path(".").iterdir()]
 root = next((place for place in places if (place / "extras" / "motion.py").exists()), None)
 if root is None:
     sys.exit(
-        "The project's files are not here: copy its whole folder to this machine (on Colab: upload "
-        "it as a ZIP file, and run !unzip NAME.zip), and run this notebook in that folder."
+        "The project's files are not here: copy its whole folder to this machine, and open the "
+        "notebook in it. On Colab upload it as a ZIP file, run !unzip NAME.zip, and this cell again."
     )
 os.chdir(root)
 sys.path.insert(0, os.getcwd())
@@ -68,9 +68,10 @@ QUICK = os.environ.get("QUICK") == "1"
 #
 # The videos are made of MNIST's handwritten digits, of 28 × 28 pixels. Two of them move over a
 # black square of 64 × 64 pixels. Each has a direction of its own, keeps its speed, and bounces off
-# the walls. Where they overlap, the brighter pixel is seen. It is a toy problem, and a hard one:
-# from the frames alone, a model has to find out which things there are, where each is going, and
-# what a wall does.
+# the walls. (What bounces is the square of 28 × 28, which the digit does not fill: so it seems to
+# turn a little before the wall.) Where they overlap, the brighter pixel is seen. It is a toy
+# problem, and a hard one: from the frames alone, a model has to find out which things there are,
+# where each is going, and what a wall does.
 #
 # `data.make_videos` makes as many as you like. The same seed gives the same videos, on every
 # machine.
@@ -121,9 +122,9 @@ print("the second batch is the same as the first:", np.array_equal(x, training[1
 
 # %% [markdown]
 # **Validation** videos are always the same 10,000. They are made of half of MNIST's *test* digits,
-# whose handwriting no model has seen in training. Every look at the quality of a model in this
-# notebook is a look at them. The **test** set, for final scores, is made in the same way from the
-# other half of those digits. Both are made as they are indexed:
+# whose handwriting no model has seen in training. Where nothing else is said, models are judged by
+# some of them in this notebook. The **test** set, for final scores, is made in the same way from
+# the other half of those digits. Both are made as they are indexed:
 
 # %%
 validation = data.EvaluationVideos("validation")
@@ -143,8 +144,8 @@ print(f"{len(validation)} validation videos; the first of them:", examples.shape
 # return videos[:, :-1], videos[:, 1:]   # x: frames 1 to 19;  y: frames 2 to 20
 # ```
 #
-# Below, each input (grey) stands above its target (orange). The input at the upper right of each
-# target (except the last) is the same frame.
+# Below, each input (grey border) stands above its target (orange border). The input at the upper
+# right of each target (except the last) is the same frame.
 
 # %%
 x, y = data.shift_frames(videos)
@@ -195,9 +196,10 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # %% [markdown]
 # ## 5. A stack of such layers
 #
-# One layer with 3 × 3 kernels sees one pixel farther with each frame. So layers are stacked, each
-# reading what the one below says. The simplest model here, `KerasExample`, is nearly the stack that
-# the Keras site shows: three layers, and a convolution that paints the next frame. Its whole step,
+# With each frame, a layer with 3 × 3 kernels sees only one pixel farther. So layers are stacked,
+# each reading what the one below says. The simplest model here, `KerasExample`, is nearly the stack
+# that the Keras site shows: three layers, and a convolution that paints the next frame. (There,
+# that convolution also sees the frame that is to be predicted; here it does not.) Its whole step,
 # in which `norms` are BatchNormalization layers:
 #
 # ```python
@@ -242,8 +244,8 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 #
 # **It is told how things have moved so far.** For each block of 4 × 4 pixels,
 # `motion.block_matching` measures how the last frame moved into this one, as codecs for video do.
-# What was measured earlier is carried along with the things that move. Nothing of this is learned.
-# What will happen *next* is left to the layers that learn.
+# What was measured earlier is remembered, and this memory is carried along with the things that
+# move. Nothing of this is learned. What will happen *next* is left to the layers that learn.
 #
 # Whatever is inside, every model is one step:
 #
@@ -254,7 +256,8 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 # `train.PRESETS` has several sizes. We train `tiny`. It has one ConvLSTM2D layer, at 8 × 8, and
 # sees 1,200 videos. The project also ships the weights of a larger model, trained on a GPU with
 # 240,000 videos, and we shall need them. Each hyperparameter is a field of `train.Config` or, for
-# the layers, of `config.architecture` (`Architecture`, in `model.py`), with its explanation below.
+# the layers, of `config.architecture` (`Architecture`, in `model.py`); in the code, the explanation
+# is below each field.
 
 # %%
 config = train.PRESETS["tiny"]
@@ -396,14 +399,15 @@ strip(
 # One video proves nothing. `predict.score` compares many forecasts with the real frames. MSE is the
 # squared error, summed over the pixels of a frame. SSIM compares structures; 1 means the same
 # picture. A model that is worth anything must have a lower error than a mere copy of the last
-# frame. (SSIM punishes blur: there `tiny` falls behind the copy.)
+# frame. (SSIM punishes most of all the grey haze that `tiny` leaves on the black ground: there it
+# falls behind the copy.)
 
 # %%
 contexts, truths = data.to_float(examples[:, :10]), examples[:, 10:]
 forecasts = {
     "trained here": models.rollout(trained_here, contexts, 10),
     "shipped": models.rollout(shipped, contexts, 10),
-    "copying the last frame": np.repeat(contexts[:, -1:], 10, axis=1),
+    "copying the last frame": data.copy_last(contexts, 10),
 }
 scores = {name: predict.score(truths, forecast) for name, forecast in forecasts.items()}
 for name, score in scores.items():
@@ -419,7 +423,8 @@ curves(lines, "predicted frame", "Three forecasts of the same videos")
 # ten frames instead of six, of other videos.
 #
 # Four of these videos, the real one at the left and the shipped model's forecast at the right. Both
-# sides show the same context first, framed in grey. With the orange frame the forecast begins.
+# sides show the same context first, framed in grey. When the border at the right turns orange, the
+# forecast begins.
 
 # %%
 animations = [
@@ -462,8 +467,8 @@ curves(lines, "predicted frame", "The same model, the same frames")
 #
 # What do the gates do while a digit passes? The shipped model watches two videos at once: one has a
 # single digit, the other is black. We note what happens in its first ConvLSTM2D layer, which works
-# on 16 × 16 places. Whatever differs between the two videos is due to the digit. The gates are
-# computed from the layer's weights, just as in the formulas above.
+# on 16 × 16 places. Whatever differs between what happens with one and with the other is due to the
+# digit. The gates are computed from the layer's weights, just as in the formulas above.
 
 # %%
 single_digits = data.EvaluationVideos("validation", digits_per_video=1)
@@ -474,7 +479,7 @@ reactions = []
 
 
 def step_and_note(x, states):
-    """The layer's own step, and a note of how far its insides differ between the two videos."""
+    """Take the layer's own step, and note how far its insides differ between the two videos."""
     kernel, recurrent_kernel, bias = layer.weights
     gates = ops.conv(x, kernel, padding="same")
     gates = gates + ops.conv(states[0], recurrent_kernel, padding="same") + bias
@@ -506,15 +511,17 @@ plt.show()
 
 # %% [markdown]
 # Brighter means a larger difference, and each row has its own scale. Nearly all of it moves along
-# with the digit, though the layer's weights are the same at every place and know of no digit.
-# Before the first frame the memory *c* is empty. From then on it holds what the input gate let in
-# and the forget gate kept. So a layer that sees one frame at a time can know what came before.
+# with the digit: the layer's weights are the same at every place, so it answers alike wherever the
+# digit is. Nobody tells it where that is. Before the first frame the memory *c* is empty. From then
+# on it holds what the input gate let in and the forget gate kept. So a layer that sees one frame at
+# a time can know what came before.
 #
 # ## 11. Where the model thinks that things are going
 #
-# For each block of 4 × 4 pixels the model predicts a displacement, before it sees the next frame.
-# Not one number: a probability for each of −4 … 4 pixels along either axis (digits move 3.6 pixels
-# in a frame). The logits are left in the state `predicted_motion`, first vertical, then horizontal.
+# Before it sees the next frame, the model predicts a displacement for each block of 4 × 4 pixels,
+# which is then refined for each pixel. Not one number: a probability for each of −4 … 4 pixels
+# along either axis (digits move 3.6 pixels in a frame). The logits are left in the state
+# `predicted_motion`, first vertical, then horizontal.
 #
 # A displacement says where a pixel comes *from*. So the motion is its negative: +2 vertically is a
 # pixel from two pixels further down, which moved up.
@@ -577,12 +584,14 @@ plt.show()
 #
 # ## 12. Frames taken apart into sprites
 #
-# Much of the error comes from digits that get in each other's way. Where they overlap, they look
-# like one thing. But each moves as a whole, and that gives them away: nothing of a digit was ever
-# brighter than what is seen at its place now. So `sprites.decompose` begins with two copies of the
-# first frame. From frame to frame it shifts each to where it fits best, and takes away whatever is
-# brighter than the frame there, since that did not move along. It passes the frames forward, back,
-# and forward again. This is measured, not learned. (Wang and Adelson 1994; Jojic and Frey 2001.)
+# A *sprite* is a small picture that moves as a whole, as in video games. Much of the error comes
+# from digits that get in each other's way. Where they overlap, they look like one thing. But each
+# moves as a whole, and that gives them away: put a digit where it is in another frame, and none of
+# its pixels is brighter than what is seen there. So `sprites.decompose` begins with two copies of
+# the first frame. From frame to frame it shifts each copy to where it fits best, and takes away
+# whatever is brighter than the frame there: that did not move along with the copy. It passes the
+# frames forward, back, and forward again. This is measured, not learned. (Wang and Adelson 1994;
+# Jojic and Frey 2001.)
 
 # %%
 crossing = data.to_float(validation[[45]])[:, :10]  # chosen by hand: they cross in the fifth frame
@@ -627,8 +636,9 @@ strip(
 # the same now lead to different places later.
 #
 # Let us see that. Here is a video of one digit (number 31, chosen by hand). We try many digits that
-# start nearly in the same place and move in nearly the same direction, and keep those that are in
-# exactly the same place in all of the first ten frames: nobody could tell them from the real one.
+# start nearly in the same place and move in nearly the same direction, and keep those that put the
+# digit exactly where it is in the real video in all of the first ten frames: nobody could tell them
+# apart.
 
 # %%
 real = single_digits.numbers[31, 0]  # which digit, start x, start y, direction as part of a turn
@@ -661,6 +671,9 @@ strip(
     ("shipped", by_model),
 )
 
+# %% [markdown]
+# The two futures differ by a few pixels: compare the last column.
+
 # %%
 for name, frames in [("the mean of all futures", best[10:]), ("the shipped model", by_model)]:
     print(f"{name}: MSE {predict.score(truth[None, 10:], frames[None])['mean']['mse']:.1f}")
@@ -674,7 +687,8 @@ for name, frames in [("the mean of all futures", best[10:]), ("the shipped model
 # Between this floor and the shipped model stands another yardstick, `benchmarks/tracks.py`: it
 # takes the frames apart into sprites, and gives the measured places of each to a small network that
 # has learned from a million simulated tracks how things move in Moving MNIST. It never sees a
-# pixel, so it need not find out the law of motion from pictures. Its error is about **11.0**.
+# pixel, so it need not find out the law of motion from pictures. Its error is about **11.0** ("told
+# the law of motion", below).
 
 # %%
 FLOOR = [4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4]  # of predicted frames 1 to 10
@@ -709,8 +723,9 @@ curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to g
 #
 # 1. **Twenty frames ahead.** Take a video of 30 frames, `videos =
 #    data.EvaluationVideos("validation", frames=30)[[0]]`, and call `models.rollout(shipped,
-#    data.to_float(videos[:, :10]), horizon=20)`. When does it stop being a forecast? In the
-#    terminal: `python animate.py --horizon 20`.
+#    data.to_float(videos[:, :10]), horizon=20)`. Up to which frame are the digits recognizable, and
+#    in their places? Try several videos: they differ. In the terminal: `python animate.py --horizon
+#    20`.
 # 2. **How much must it see?** Forecast from `contexts[:, -n:]` for `n` of 1, 2, 3 and 5. One frame
 #    tells what the digits look like, but not where they are going. How many are enough?
 # 3. **Three digits.** The shipped model has never seen videos like `three =
@@ -719,13 +734,16 @@ curves({**lines, "floor": (ahead, FLOOR)}, "predicted frame", "What is left to g
 #    count=3)`. To train on such videos: `python train.py --init assets/forecaster.keras
 #    --digits-per-video 3 --run runs/three` (about an hour on two cores).
 # 4. **Another layer.** In section 10, replace `shipped.stack_down` by `shipped.stack_coarse`. Which
-#    of the two follows the digit more closely? (Its grid is 8 × 8, not 16 × 16 as the comment says,
-#    so all is coarser.)
+#    of the two follows the digit more closely? (The grid of `stack_coarse` is 8 × 8, not 16 × 16 as
+#    the comment says, so all looks coarser.)
 # 5. **Teacher forcing.** Put `config = dataclasses.replace(config, teacher_forcing=True)` at the
-#    top of section 6, and run sections 6 to 8 again. What does the closed loop bring?
+#    top of section 6, keep the errors from before by `before = scores`, and run sections 6 to 8
+#    again (training again takes two minutes or so). What does the closed loop bring?
 # 6. **Nothing measured.** Do the same with `config = train.PRESETS["tiny"]`, `layers =
 #    dataclasses.replace(config.architecture, motion_radius=0)` and `config =
 #    dataclasses.replace(config, architecture=layers)`. Now the layers must find out by themselves
-#    how things move, and paint every pixel. Compare both curves.
-# 7. **A video of your own.** It needs at least 24 frames: `pip install av` (for MP4), `python
-#    train.py --data film.mp4 --preset tiny --run runs/film`, then `python animate.py runs/film`.
+#    how things move, and paint every pixel. Compare the errors. (With no motion to measure, the bar
+#    shows `loss` and `val_mse` alone.)
+# 7. **A video of your own.** Take one of at least 24 frames, and put it into the project's folder.
+#    Run `pip install av` (for MP4), then `python train.py --data film.mp4 --preset tiny --run
+#    runs/film`, and then `python animate.py runs/film`; the animations are in `outputs/`.

@@ -38,8 +38,8 @@ places = [Path("."), Path(".."), *Path(".").iterdir()]
 root = next((place for place in places if (place / "extras" / "motion.py").exists()), None)
 if root is None:
     sys.exit(
-        "Faltan los archivos del proyecto: copia su carpeta entera a este equipo (en Colab, súbela "
-        "como ZIP y ejecuta !unzip NOMBRE.zip) y abre este cuaderno dentro de ella."
+        "Faltan los archivos del proyecto: copia su carpeta entera a este equipo y abre el cuaderno "
+        "que hay en ella. En Colab, súbela como ZIP, ejecuta !unzip NOMBRE.zip y repite esta celda."
     )
 os.chdir(root)
 sys.path.insert(0, os.getcwd())
@@ -70,9 +70,10 @@ QUICK = os.environ.get("QUICK") == "1"
 #
 # Los vídeos se componen con los dígitos manuscritos de MNIST, de 28 × 28 píxeles. Dos de ellos se
 # mueven por un cuadrado negro de 64 × 64 píxeles. Cada uno lleva su propia dirección, mantiene la
-# velocidad y rebota en las paredes. Donde se superponen, se ve el píxel más claro. Es un problema
-# de juguete, pero nada fácil: solo a partir de los fotogramas, el modelo tiene que averiguar qué
-# objetos hay, hacia dónde va cada uno y qué hace una pared.
+# velocidad y rebota en las paredes. (Lo que rebota es el cuadro de 28 × 28, y el dígito no lo
+# llena: por eso parece dar la vuelta un poco antes de la pared). Donde se superponen, se ve el
+# píxel más claro. Es un problema de juguete, pero nada fácil: solo a partir de los fotogramas, el
+# modelo tiene que averiguar qué objetos hay, hacia dónde va cada uno y qué hace una pared.
 #
 # `data.make_videos` genera cuantos queramos. La misma semilla produce los mismos vídeos en
 # cualquier ordenador.
@@ -126,10 +127,10 @@ print("el segundo lote es igual que el primero:", np.array_equal(x, training[1][
 
 # %% [markdown]
 # Los vídeos de **validación** son siempre los mismos 10 000. Están hechos con la mitad de los
-# dígitos de *prueba* de MNIST, una caligrafía que ningún modelo ha visto al entrenarse. Cuando en
-# este cuaderno se juzga un modelo, se hace con algunos de ellos. El conjunto de **prueba**,
-# reservado para la evaluación final, se forma del mismo modo con la otra mitad de esos dígitos. Los
-# vídeos de ambos se crean en el momento en que se piden, por su índice:
+# dígitos de *prueba* de MNIST, una caligrafía que ningún modelo ha visto al entrenarse. Salvo que
+# se diga otra cosa, los modelos de este cuaderno se juzgan con algunos de ellos. El conjunto de
+# **prueba**, reservado para la evaluación final, se forma del mismo modo con la otra mitad de esos
+# dígitos. Los vídeos de ambos se crean en el momento en que se piden, por su índice:
 
 # %%
 validation = data.EvaluationVideos("validation")
@@ -149,8 +150,8 @@ print(f"{len(validation)} vídeos de validación; los primeros:", examples.shape
 # return videos[:, :-1], videos[:, 1:]   # x: fotogramas 1 a 19;  y: fotogramas 2 a 20
 # ```
 #
-# En la imagen, cada entrada (en gris) está encima de su objetivo (en naranja). La entrada que está
-# arriba a la derecha de cada objetivo (salvo del último) es ese mismo fotograma.
+# En la imagen, cada entrada (con borde gris) está encima de su objetivo (con borde naranja). La
+# entrada que está arriba a la derecha de cada objetivo (salvo del último) es ese mismo fotograma.
 
 # %%
 x, y = data.shift_frames(videos)
@@ -202,11 +203,11 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # %% [markdown]
 # ## 5. Una pila de capas
 #
-# Una capa con núcleos de 3 × 3 ve un píxel más lejos con cada fotograma. Por eso se apilan varias:
-# cada una lee la salida de la anterior. El modelo más sencillo de este proyecto, `KerasExample`, es
-# casi el ejemplo de la web de Keras: tres capas y una convolución que pinta el fotograma siguiente.
-# (Allí la última convolución ve también el fotograma que hay que predecir; aquí no). Este es su
-# paso, en el que `norms` son capas BatchNormalization:
+# Con cada fotograma, una capa con núcleos de 3 × 3 solo alcanza a ver un píxel más lejos. Por eso
+# se apilan varias capas: cada una lee la salida de la anterior. El modelo más sencillo de este
+# proyecto, `KerasExample`, es casi el ejemplo de la web de Keras: tres capas y una convolución que
+# pinta el fotograma siguiente. (Allí la última convolución ve también el fotograma que hay que
+# predecir; aquí no). Este es su paso, en el que `norms` son capas BatchNormalization:
 #
 # ```python
 # x, first_state = first.step(frame, states[0])  # (lote, alto, ancho, filtros)
@@ -251,8 +252,9 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 #
 # **Recibe una medida de cómo se ha movido todo hasta ahora.** Para cada bloque de 4 × 4 píxeles,
 # `motion.block_matching` mide cuánto se ha movido desde el fotograma anterior, como hacen los
-# códecs de vídeo. Lo medido en fotogramas anteriores se desplaza junto con los objetos. Nada de
-# esto se aprende. De lo que pasará *después* se encargan las capas que sí aprenden.
+# códecs de vídeo. También se recuerda lo medido en fotogramas anteriores, y ese recuerdo se
+# desplaza junto con los objetos. Nada de esto se aprende. De lo que pasará *después* se encargan
+# las capas que sí aprenden.
 #
 # Tenga lo que tenga dentro, cada modelo es un solo paso:
 #
@@ -264,7 +266,8 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # solo tiene una capa ConvLSTM2D, la de 8 × 8. El proyecto trae además los pesos de un modelo mayor,
 # entrenado en una GPU con 240 000 vídeos. Lo llamaremos «el incluido», y también nos va a hacer
 # falta. Cada hiperparámetro es un campo de `train.Config` o, si es de las capas, de
-# `config.architecture` (`Architecture`, en `model.py`), con su explicación debajo.
+# `config.architecture` (`Architecture`, en `model.py`); en el código, la explicación está debajo de
+# cada campo.
 
 # %%
 config = train.PRESETS["tiny"]
@@ -313,12 +316,13 @@ for name, forecaster in {"tiny": model, "incluido": shipped}.items():
 # seis. Después puede leer y predecir cuantos hagan falta, porque lo único que ha aprendido es a dar
 # un paso.
 #
-# `train.train` es lo que ejecuta en la terminal `python train.py --preset tiny` (esta orden y las
-# demás, desde la carpeta del proyecto). Deja una carpeta con los pesos, un registro, imágenes y
-# todo lo necesario para reanudar el entrenamiento. En la barra, `frames_loss` es el error medio de
-# las 11 predicciones, incluidas las del contexto; `motion_loss`, el del movimiento; `loss`, la suma
-# de `frames_loss` y 0.1 × `motion_loss`; `val_mse`, el error de las 6 predicciones que siguen al
-# contexto, en vídeos de validación y con una media móvil de los pesos.
+# En la terminal, `python train.py --preset tiny` llama a esta misma función, `train.train` (esta
+# orden y las demás se ejecutan desde la carpeta del proyecto). La función deja una carpeta con los
+# pesos, un registro, imágenes y todo lo necesario para reanudar el entrenamiento. En la barra,
+# `frames_loss` es el error medio de las 11 predicciones, incluidas las del contexto; `motion_loss`,
+# el del movimiento; `loss`, la suma de `frames_loss` y 0.1 × `motion_loss`; `val_mse`, el error de
+# las 6 predicciones que siguen al contexto, en vídeos de validación y con una media móvil de los
+# pesos.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
@@ -331,7 +335,7 @@ train.train(config, run)
 
 # %%
 def curves(lines, horizontal, title):
-    """Dibuja una línea por cada {etiqueta: (valores horizontales, errores)}; menos es mejor."""
+    """Dibuja una línea por cada {etiqueta: (valores horizontales, errores)}; cuanto más bajo, mejor."""
     _, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for label, line in lines.items():
         axis.plot(*line, marker=".", label=label)
@@ -370,7 +374,7 @@ curves(lines, "vídeos de entrenamiento", "Predicciones de vídeos de validació
 
 # %%
 number = np.random.default_rng(seed=0).integers(len(validation))
-example = data.to_float(validation[[number]])  # índice en una lista: queda el eje de vídeos
+example = data.to_float(validation[[number]])  # la lista conserva el eje de los vídeos
 context, truth = example[:, :10], example[:, 10:]
 
 trained_here = runs.load_model(run)  # best.keras: los pesos con el menor val_mse
@@ -411,16 +415,16 @@ strip(
 # Un solo vídeo no demuestra nada. `predict.score` compara muchas predicciones con los fotogramas
 # reales. El MSE es el error cuadrático, sumado sobre todos los píxeles de un fotograma (la M es de
 # *media*, pero los artículos sobre Moving MNIST lo dan así). El SSIM compara estructuras; 1
-# significa que las imágenes son iguales. Un modelo que valga algo tiene que cometer menos error que
-# la simple copia del último fotograma. (El SSIM castiga lo borroso: ahí `tiny` queda por debajo de
-# la copia).
+# significa que las imágenes son iguales. Un modelo que valga algo tiene que equivocarse menos que
+# la simple copia del último fotograma. (El SSIM castiga sobre todo el velo gris que `tiny` deja en
+# el fondo negro: por eso ahí queda por debajo de la copia).
 
 # %%
 contexts, truths = data.to_float(examples[:, :10]), examples[:, 10:]
 forecasts = {
     "entrenado aquí": models.rollout(trained_here, contexts, 10),
     "incluido": models.rollout(shipped, contexts, 10),
-    "copiar el último fotograma": np.repeat(contexts[:, -1:], 10, axis=1),
+    "copiar el último fotograma": data.copy_last(contexts, 10),
 }
 scores = {name: predict.score(truths, forecast) for name, forecast in forecasts.items()}
 for name, score in scores.items():
@@ -436,8 +440,8 @@ curves(lines, "fotograma predicho", "Tres predicciones de los mismos vídeos")
 # fotogramas en lugar de seis, y los vídeos son otros.
 #
 # Cuatro de estos vídeos, con el real a la izquierda y la predicción del modelo incluido a la
-# derecha. Los dos lados muestran primero el mismo contexto, con borde gris. Con el borde naranja
-# empieza la predicción.
+# derecha. Los dos lados muestran primero el mismo contexto, con borde gris. Cuando el borde de la
+# derecha se vuelve naranja, empieza la predicción.
 
 # %%
 animations = [
@@ -482,8 +486,9 @@ curves(lines, "fotograma predicho", "El mismo modelo, los mismos fotogramas")
 #
 # ¿Qué hacen las puertas cuando pasa un dígito? El modelo incluido ve dos vídeos a la vez: uno con
 # un solo dígito y otro completamente negro. Anotamos lo que ocurre en su primera capa ConvLSTM2D,
-# que trabaja en una cuadrícula de 16 × 16. Toda diferencia entre los dos vídeos se debe al dígito.
-# Las puertas se calculan con los pesos de la capa, igual que en las fórmulas de la sección 4.
+# que trabaja en una cuadrícula de 16 × 16. Toda diferencia entre lo que ocurre con uno y con otro
+# se debe al dígito. Las puertas se calculan con los pesos de la capa, igual que en las fórmulas de
+# la sección 4.
 
 # %%
 single_digits = data.EvaluationVideos("validation", digits_per_video=1)
@@ -494,7 +499,7 @@ reactions = []
 
 
 def step_and_note(x, states):
-    """El paso de la propia capa, y una nota de cuánto difiere por dentro entre los dos vídeos."""
+    """Da el paso de la propia capa y anota cuánto difiere su interior entre los dos vídeos."""
     kernel, recurrent_kernel, bias = layer.weights
     gates = ops.conv(x, kernel, padding="same")
     gates = gates + ops.conv(states[0], recurrent_kernel, padding="same") + bias
@@ -533,17 +538,17 @@ plt.show()
 
 # %% [markdown]
 # Cuanto más claro, mayor es la diferencia; cada fila tiene su propia escala. Casi todo se mueve con
-# el dígito, aunque los pesos de la capa son los mismos en todas partes y no saben nada de dígitos.
-# Antes del primer fotograma, la memoria $c$ está vacía. A partir de ahí contiene lo que la puerta
-# de entrada dejó pasar y la de olvido conservó. Así es como una capa que ve un solo fotograma a la
-# vez puede saber qué hubo antes.
+# el dígito: como los pesos de la capa son los mismos en todas partes, responde igual esté donde
+# esté. Nadie le dice a la capa dónde está. Antes del primer fotograma, la memoria $c$ está vacía. A
+# partir de ahí contiene lo que la puerta de entrada dejó pasar y la de olvido conservó. Así es como
+# una capa que ve un solo fotograma a la vez puede saber qué hubo antes.
 #
 # ## 11. Hacia dónde cree el modelo que va todo
 #
-# Para cada bloque de 4 × 4 píxeles, el modelo predice un desplazamiento antes de ver el fotograma
-# siguiente. No es un único número, sino una probabilidad para cada valor entero de −4 a 4 píxeles
-# en cada eje (los dígitos avanzan 3.6 píxeles por fotograma). Los logits quedan en el estado
-# `predicted_motion`: primero los verticales, después los horizontales.
+# Antes de ver el fotograma siguiente, el modelo predice un desplazamiento para cada bloque de 4 × 4
+# píxeles, que luego se afina píxel a píxel. No es un único número, sino una probabilidad para cada
+# valor entero de −4 a 4 píxeles en cada eje (los dígitos avanzan 3.6 píxeles por fotograma). Los
+# logits quedan en el estado `predicted_motion`: primero los verticales, después los horizontales.
 #
 # Un desplazamiento dice de dónde *viene* un píxel. El movimiento es, por tanto, su opuesto: un +2
 # vertical es un píxel que estaba dos píxeles más abajo y que ha subido.
@@ -607,14 +612,14 @@ plt.show()
 #
 # ## 12. Fotogramas separados en sprites
 #
-# Un *sprite* es una imagen pequeña que se mueve de una pieza, como en los videojuegos. Buena parte
-# del error se debe a dígitos que se cruzan. Donde se superponen, parecen un solo objeto. Pero cada
-# uno se mueve de una pieza, y eso los delata: si se coloca un dígito donde está en otro fotograma,
-# ninguno de sus píxeles es más claro que lo que se ve allí. Por eso `sprites.decompose` empieza con
-# dos copias del primer fotograma. De un fotograma al siguiente, lleva cada copia adonde mejor
-# encaja y le quita lo que allí resulte más claro que el fotograma: eso no se ha movido con la
-# copia. Recorre los fotogramas hacia delante, hacia atrás y otra vez hacia delante. Esto se mide,
-# no se aprende (Wang y Adelson, 1994; Jojic y Frey, 2001).
+# Un *sprite* es una imagen pequeña que se mueve entera, sin deformarse, como en los videojuegos.
+# Buena parte del error se debe a dígitos que se cruzan. Donde se superponen, parecen un solo
+# objeto. Pero cada uno se mueve entero, y eso los delata: si se coloca un dígito donde está en otro
+# fotograma, ninguno de sus píxeles es más claro que lo que se ve allí. Por eso `sprites.decompose`
+# empieza con dos copias del primer fotograma. De un fotograma al siguiente, lleva cada copia adonde
+# mejor encaja y le quita todo lo que allí sea más claro que el fotograma, pues esa parte no se ha
+# movido con la copia. Recorre los fotogramas hacia delante, hacia atrás y otra vez hacia delante.
+# Esto se mide, no se aprende (Wang y Adelson, 1994; Jojic y Frey, 2001).
 
 # %%
 crossing = data.to_float(validation[[45]])[:, :10]  # elegido a mano: se cruzan en el fotograma 5
@@ -650,8 +655,8 @@ strip(
 
 # %% [markdown]
 # Tiene sus límites. Los sprites solo sirven si los objetos son claros sobre fondo negro, conservan
-# su forma y se mueven de una pieza. Así está definido Moving MNIST, pero pocos vídeos reales
-# cumplen todo eso. Por eso solo se usan si se piden.
+# su forma y se mueven enteros. Así está definido Moving MNIST, pero pocos vídeos reales cumplen
+# todo eso. Por eso solo se usan si se piden.
 #
 # ## 13. De dónde viene el error restante
 #
@@ -659,10 +664,10 @@ strip(
 # hacia abajo a píxeles enteros. Por eso diez fotogramas no dicen cuál es su dirección exacta, y
 # direcciones que ahora parecen iguales llevan después a sitios distintos.
 #
-# Veámoslo. Tomamos un vídeo con un solo dígito (el 31, elegido a mano) y probamos 200 000 comienzos
-# posibles del mismo dígito, casi en el mismo sitio y casi en la misma dirección. Nos quedamos con
-# los que están exactamente en la misma posición en cada uno de los diez primeros fotogramas: nadie
-# podría distinguirlos del real.
+# Veámoslo. Tomamos un vídeo con un solo dígito (el vídeo número 31, elegido a mano) y probamos 200
+# 000 comienzos posibles del mismo dígito, casi en el mismo sitio y casi en la misma dirección. Nos
+# quedamos con los que ponen el dígito exactamente donde está en el vídeo real en cada uno de los
+# diez primeros fotogramas: nadie podría distinguirlos del real.
 
 # %%
 real = single_digits.numbers[31, 0]  # qué dígito, x inicial, y inicial, dirección en vueltas
@@ -695,6 +700,9 @@ strip(
     ("el incluido", by_model),
 )
 
+# %% [markdown]
+# La diferencia entre los dos futuros es de unos pocos píxeles: compara la última columna.
+
 # %%
 for name, frames in [
     ("la media de todos los futuros", best[10:]),
@@ -712,7 +720,7 @@ for name, frames in [
 # `benchmarks/tracks.py`: separa los fotogramas en sprites y entrega las posiciones medidas de cada
 # uno a una red pequeña, que ha aprendido con un millón de trayectorias simuladas cómo se mueven los
 # dígitos en Moving MNIST. Esa red no ve ni un píxel: no tiene que deducir la ley del movimiento a
-# partir de imágenes. Su error es de unos **11.0**.
+# partir de imágenes. Su error es de unos **11.0** («con la ley conocida», más abajo).
 
 # %%
 FLOOR = [4.3, 5.8, 6.5, 7.6, 8.3, 9.1, 9.9, 10.9, 11.8, 12.4]  # fotogramas predichos 1 a 10
@@ -749,8 +757,9 @@ curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que
 #
 # 1. **Veinte fotogramas.** Toma un vídeo de 30 fotogramas, `videos =
 #    data.EvaluationVideos("validation", frames=30)[[0]]`, y llama a `models.rollout(shipped,
-#    data.to_float(videos[:, :10]), horizon=20)`. ¿Cuándo deja de ser una predicción? En la
-#    terminal: `python animate.py --horizon 20`.
+#    data.to_float(videos[:, :10]), horizon=20)`. ¿Hasta qué fotograma se reconocen los dígitos y
+#    están en su sitio? Prueba con varios vídeos: no en todos ocurre lo mismo. En la terminal:
+#    `python animate.py --horizon 20`.
 # 2. **¿Cuánto necesita ver?** Predice a partir de `contexts[:, -n:]` con `n` igual a 1, 2, 3 y 5.
 #    Un fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
 # 3. **Tres dígitos.** El modelo incluido nunca ha visto vídeos como `three =
@@ -759,14 +768,17 @@ curves({**lines, "cota inferior": (ahead, FLOOR)}, "fotograma predicho", "Lo que
 #    count=3)`. Para entrenar con vídeos así: `python train.py --init assets/forecaster.keras
 #    --digits-per-video 3 --run runs/three` (alrededor de una hora con dos núcleos).
 # 4. **Otra capa.** En la sección 10, cambia `shipped.stack_down` por `shipped.stack_coarse`. ¿Cuál
-#    de las dos sigue más de cerca al dígito? (Su cuadrícula es de 8 × 8, no de 16 × 16 como dice el
-#    comentario: todo es, claro, más tosco).
+#    de las dos sigue más de cerca al dígito? (La cuadrícula de `stack_coarse` es de 8 × 8, no de 16
+#    × 16 como dice el comentario, así que todo se ve más tosco).
 # 5. **Teacher forcing.** Pon `config = dataclasses.replace(config, teacher_forcing=True)` al
-#    principio de la sección 6 y repite las secciones 6 a 8. ¿Qué aporta el bucle cerrado?
+#    principio de la sección 6, guarda los errores de antes con `before = scores` y repite las
+#    secciones 6 a 8 (entrenar de nuevo lleva un par de minutos). ¿Qué aporta el bucle cerrado?
 # 6. **Sin medir nada.** Haz lo mismo con `config = train.PRESETS["tiny"]`, `layers =
 #    dataclasses.replace(config.architecture, motion_radius=0)` y `config =
 #    dataclasses.replace(config, architecture=layers)`. Ahora las capas tienen que averiguar por sí
-#    solas cómo se mueve todo, y pintar cada píxel. Compara las curvas.
-# 7. **Un vídeo tuyo.** Que tenga al menos 24 fotogramas: `pip install av` (para leer archivos MP4),
-#    `python train.py --data pelicula.mp4 --preset tiny --run runs/pelicula` y después `python
-#    animate.py runs/pelicula`.
+#    solas cómo se mueve todo, y pintar cada píxel. Compara los errores. (Como no hay movimiento que
+#    medir, la barra solo muestra `loss` y `val_mse`).
+# 7. **Un vídeo tuyo.** Elige uno de al menos 24 fotogramas y ponlo en la carpeta del proyecto.
+#    Ejecuta `pip install av` (para leer archivos MP4), luego `python train.py --data pelicula.mp4
+#    --preset tiny --run runs/pelicula` y, por último, `python animate.py runs/pelicula`; las
+#    animaciones quedan en `outputs/`.

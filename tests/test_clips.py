@@ -214,6 +214,14 @@ def test_pictures_with_more_than_8_bits_need_a_range(opened, tmp_path):
         np.testing.assert_allclose(frames[..., 0], movie() / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_range_for_some_of_the_files_is_not_asked_of_all(opened, tmp_path, names):
+    write_frames(tmp_path / "in" / names[0], movie().astype(np.uint16) * 100)
+    write_frames(tmp_path / "in" / names[1], movie())
+    with pytest.raises(InputError, match="give each kind a folder of its own"):
+        opened(tmp_path / "in")
+
+
 def test_the_channels_follow_the_clips_unless_they_are_given(opened, tmp_path):
     coloured = np.repeat(movie()[..., None], 3, axis=-1)
     coloured[4, 5, 6] = (255, 0, 0)  # a single pixel, long after the first frame

@@ -224,6 +224,12 @@ def run_on_clips(tmp_path_factory):
     return path.with_name("run"), np.load(path)
 
 
+def test_a_run_on_clips_is_scored_on_its_validation_clips(script, run_on_clips, tmp_path):
+    assert script(predict, run_on_clips[0], "--out", tmp_path)[0] == 0
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["data"] == "validation"
+
+
 def test_the_validation_clips_of_a_run_are_forecast(script, run_on_clips, tmp_path):
     run, videos = run_on_clips
     arguments = [run, "--context", 2, "--horizon", 2, "--data", "validation", "--out", tmp_path]
@@ -254,7 +260,7 @@ def test_clips_are_forecast_in_the_colours_of_the_model_and_at_their_size(
     line = refused(predict, run, *arguments, "--context", 9)
     assert "9 frames are needed, and the longest clip has 8" in line
     assert "lower --context" in line and "--frames" not in line
-    assert "no test set" in refused(predict, run, "--out", tmp_path)
+    assert "no test set" in refused(predict, run, "--data", "test", "--out", tmp_path)
 
 
 # What cannot be forecast

@@ -1,4 +1,4 @@
-"""Every command of the README works as it is written; here at the smallest size."""
+"""Every command of the README works as it is written, at the smallest size; code, too."""
 
 import importlib
 import re
@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 import data
+import model as models
 from extras import official
 
 ROOT = Path(data.__file__).parent
@@ -65,6 +67,22 @@ def test_commands(folder, script):
         status, _, errors = script(importlib.import_module(name), *arguments)
         assert status in (0, None), f"{command}\n{errors[-2000:]}"
     assert len(commands()) >= 15
+
+
+@pytest.mark.jax
+def test_a_closed_loop_around_a_model_trains_what_is_saved(tmp_path, monkeypatch):
+    """The Python of extras/README.md, on a model that nothing has built."""
+    text = (ROOT / "extras" / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(class ClosedLoop.*?)```", text, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    model = models.KerasExample(models.Architecture(filters=4))
+    x, y = data.shift_frames(data.make_videos(data.load_digits("train"), 2, seed=0, frames=5))
+    real_mask = np.arange(4) < np.full((2, 1), 2)
+    names = {"keras": keras, "model": model, "x": x, "y": y, "real_mask": real_mask}
+    exec(code, names)  # noqa: S102  it is our own
+    loaded = keras.models.load_model("mine.keras")
+    forecast = models.rollout(model, x, 2)
+    np.testing.assert_array_equal(models.rollout(loaded, x, 2), forecast)
 
 
 def test_every_file_that_is_named_is_there():

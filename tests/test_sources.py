@@ -59,7 +59,8 @@ def test_forecasts_come_back_in_the_units_of_the_data(radar_run, script, tmp_pat
     assert status == 0, errors
     assert "-32 is black and 60 white" in output
     # Three videos of 14 frames are six windows of 6 frames.
-    assert "6 stretches of 6 frames, context and truth; 6 frames" in output
+    assert "stretches of 6 frames, context and truth: 6; frames left over" in output
+    assert "left over at the ends of clips: 6" in output
     with np.load(tmp_path / "predictions.npz") as arrays:
         assert arrays["range"].tolist() == [-32, 60]
         assert arrays["prediction"].dtype == np.float32
@@ -81,7 +82,9 @@ def test_a_run_does_not_depend_on_where_it_and_its_clips_stand(radar_run, script
         status, output, errors = script(train, "--resume", moved, "--epochs", "2")
         assert status == 0, errors
         assert "Epoch 2/2" in output  # on the clips that it has converted
-        assert "2 clips; validation: 2 stretches of 6 frames, from radar.npy [2]" in output
+        assert (
+            "training clips: 2; validation: stretches of 6 frames: 2, from radar.npy [2]" in output
+        )
     finally:
         (tmp_path / "gone.npy").rename(source)
 
@@ -90,10 +93,11 @@ def test_a_run_does_not_depend_on_where_it_and_its_clips_stand(radar_run, script
 def test_arrays_are_forecast_in_their_own_size(radar_run, script, tmp_path, height, width):
     np.save(tmp_path / "squares.npy", moving_squares(1, 6, height, width))
     arguments = ["--data", tmp_path / "squares.npy", "--range", "0", "255", "--out", tmp_path]
-    status, _, errors = script(predict, radar_run, *arguments, *FORECAST)
+    status, output, errors = script(predict, radar_run, *arguments, *FORECAST)
     assert status == 0, errors
     with np.load(tmp_path / "predictions.npz") as arrays:
         assert arrays["prediction"].shape == (1, 3, height, width, 1)
+    assert ("these frames keep their size" in output) == ((height, width) != (24, 32))
 
 
 def test_clips_that_end_with_the_context_are_predicted_and_not_scored(radar_run, script, tmp_path):
@@ -118,7 +122,7 @@ def test_a_single_clip_is_validated_on_at_its_end(script, tmp_path):
     np.save(tmp_path / "alone.npy", moving_squares(1))
     arguments = ["--data", tmp_path / "alone.npy", "--run", tmp_path / "run"]
     _, output, _ = script(train, *SMALL, *arguments)
-    assert "1 clips; validation: 1 stretches of 6 frames, from the end of alone.npy" in output
+    assert "stretches of 6 frames: 1, from the end of alone.npy" in output
 
 
 def test_grey_weights_start_colour_clips(radar_run, script, tmp_path):
@@ -179,7 +183,7 @@ def test_batches_are_the_videos_that_were_asked_for():
 def test_other_clips_are_read_as_those_of_the_run_were(tmp_path):
     """What is given wins, --fps is for videos alone, and --axes for arrays."""
     run = {"stride": 2, "fps": 10.0, "axes": "NHWT"}
-    model = SimpleNamespace(architecture=models.Architecture())
+    model = SimpleNamespace(architecture=models.Architecture(), frame_size=(24, 32))
     video = moving_squares(1, 12)[0]
     np.save(tmp_path / "videos.npy", np.moveaxis(video[None], 1, -1))
     first, *others = map(Image.fromarray, video)
