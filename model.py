@@ -306,6 +306,10 @@ class Forecaster(NextFrameModel):
             self.pixel_motion_head = upsampling(
                 self.motion_channels + 1, "pixel_motion_head", "float32"
             )
+        # A layer of your own goes here, where it changes no other layer's initial weights; `step`
+        # calls it. If it keeps a state, `initial_states` returns the first one. Let it be off by
+        # default, so that files saved before still load: with a field `my_layer: bool = False` in
+        # `Architecture`, which is the option --my-layer, and here `if architecture.my_layer:`.
 
     def padded_size(self, height, width):
         """Height and width rounded up to multiples of 8, which the layers need."""
