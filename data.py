@@ -40,7 +40,7 @@ DIGITS_MD5 = {
     "test": "2646ac647ad5339dbf082846283269ea",
 }
 
-# One stream of random numbers for each set, so that no two sets can share a video.
+# The first number of each seed, so that no two uses draw the same random numbers.
 TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: see train.py
 EVALUATION_STREAMS = {"validation": VALIDATION, "test": TEST}
 EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file
@@ -123,8 +123,8 @@ def move_digits(digits, numbers, frames=20, size=64):
     left, top = (room * x).astype(int), (room * y).astype(int)  # rounded down
 
     videos = np.zeros((len(numbers), frames, size, size), np.uint8)
-    # All digits are drawn at once, since training draws videos all the time. Every 28x28 window of
-    # every frame, without a copy:
+    # All digits are drawn at once, since training draws videos all the time. windows[v, t, y, x] is
+    # the 28x28 part of frame t of video v whose corner is at (y, x), without a copy:
     # (videos, frames, room + 1, room + 1, 28, 28)
     windows = np.lib.stride_tricks.sliding_window_view(
         videos, (DIGIT_SIZE, DIGIT_SIZE), axis=(2, 3), writeable=True
@@ -136,7 +136,7 @@ def move_digits(digits, numbers, frames=20, size=64):
         # As in a loop over videos v and frames t:
         #     part = videos[v, t, top : top + 28, left : left + 28]
         #     part[:] = np.maximum(part, digit)
-        # All parts have the shape (videos, frames, 28, 28).
+        # windows[place] is one such part for each frame of each video: (videos, frames, 28, 28).
         windows[place] = np.maximum(windows[place], drawn)
     return videos[..., None]
 

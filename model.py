@@ -57,6 +57,7 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
         if not self.built:
             self.build((None, None, *frame.shape[1:]))
         cell = self.cell
+        # Keras casts the inputs of a model, and in `rollout` the states are some.
         h, c = (ops.cast(state, self.compute_dtype) for state in states)
         # (kernel height, kernel width, channels + filters, 4 filters)
         kernel = ops.concatenate([cell.kernel, cell.recurrent_kernel], axis=2)
@@ -114,9 +115,9 @@ class Architecture:
     """Filters of each ConvLSTM2D layer at an eighth of the frame's size."""
     depths: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (1, 2, 1)
     """ConvLSTM2D layers at a quarter going down, at an eighth, at a quarter going up."""
-    motion_radius: NonNegativeInt = 4
-    """Pixels that anything can move in a frame, along each axis (Moving MNIST: 3.6); 0: no motion is
-    measured, and all is painted."""
+    motion_radius: int = pydantic.Field(4, ge=0, le=7)  # `motion.advect_history` looks no farther
+    """Pixels that anything can move in a frame, along each axis (Moving MNIST: 3.6), at most 7; 0:
+    no motion is measured, and all is painted."""
     motion_history: PositiveInt = 9
     """Frames for which the measured motion is remembered (9: all of the context's)."""
     motion_units: PositiveInt = 128
@@ -135,7 +136,7 @@ class NextFrameModel(compiling.Model):  # a keras.Model that compiles a loop ove
         architecture: an `Architecture`.
     """
 
-    remat = False  # True: `unroll` takes less memory, and computes steps again for the gradient
+    remat = False  # True: gradient checkpointing, less memory for more computation
 
     def __init__(self, architecture, **kwargs):
         # The inner layers have a precision of their own.
@@ -158,6 +159,7 @@ class NextFrameModel(compiling.Model):  # a keras.Model that compiles a loop ove
         # One step on zeros builds every layer.
         self.step(frame, self.initial_states(1, *videos_shape[2:4]))
 
+    # So that Keras need not trace all frames to know it.
     def compute_output_shape(self, videos_shape, real_mask_shape=None):
         return videos_shape
 
@@ -179,12 +181,12 @@ class NextFrameModel(compiling.Model):  # a keras.Model that compiles a loop ove
 
     def unroll(self, videos, real_mask=None, training=False):
         """What `call` does; returns the predictions, and a list of the states after each."""
-        if not self.built:  # another model calls this: Keras builds what is called by `call`
+        if not self.built:  # Keras builds a model that is called, but another may call `unroll`
             self.build(tuple(videos.shape))
         states = self.initial_states(ops.shape(videos)[0], *videos.shape[2:4])
         step = functools.partial(self.step, training=training)
         if self.remat:
-            step = keras.remat(step)  # the gradient computes again what is inside
+            step = keras.remat(step)
         predictions, all_states = [], []
         for n in range(videos.shape[1]):
             frame = videos[:, n]  # (batch, height, width, channels)
@@ -238,24 +240,24 @@ class KerasExample(NextFrameModel):
         return self.paint_head(x), [first_state, second_state, third_state]
 
 
-# Of the logits of displacements, at the end of `Forecaster.step`. At the start all are equally
-# likely, so a moved pixel is the mean of its neighbours; larger logits part them sooner.
+# Factor of the displacements' logits. At first all displacements are about equally likely, so a
+# moved pixel is a mean of its neighbours; with a factor above 1 training picks one of them sooner.
 LOGIT_SCALE = 3.0
-# Of the gate's logit: at first, sigmoid(2) = 88% of a pixel is moved, and 12% painted.
+# Added to the gate's logit: at first about sigmoid(2) = 88% of a pixel is moved, and 12% painted.
 GATE_BIAS = 2.0
 
 
 @keras.saving.register_keras_serializable("next_frame")
 class Forecaster(NextFrameModel):
-    """A U-Net of residual ConvLSTM2D layers whose two heads move pixels and paint them.
+    """A U-Net of residual ConvLSTM2D layers whose heads move pixels and paint them.
 
     frame 64x64 -> encoder 32x32 -> stack 16x16 -> stack 8x8 -> stack 16x16 -> decoder 32x32
     -> heads 64x64
 
     A strided encoder leads to ConvLSTM2D layers at a quarter of the frame's size, and to wider
-    ones at an eighth, which see farther; then it goes back up. One head moves the frame's pixels
-    to where they will be next, the other paints what is new, and a gate blends the two pixel by
-    pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
+    ones at an eighth, which see farther; then it goes back up. Two motion heads say where the
+    frame's pixels will be next, for blocks and then for each pixel; a paint head paints what is
+    new; and a gate blends both answers pixel by pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
     over the frames before (extras/motion.py). After 7,200 videos of Moving MNIST the error was
     66.0 with it, and 84.7 without (benchmarks/README.md). Comments give the sizes for 64x64.
     """
@@ -269,8 +271,9 @@ class Forecaster(NextFrameModel):
         self.motion_radius = motion_radius
         # Probabilities of -R..R pixels, vertically, then horizontally; 18 for R = 4.
         self.motion_channels = 2 * (2 * motion_radius + 1)
-        # What is known of each block's motion, times the block's contrast, since an even block
-        # shows no motion; and first the contrast itself. See `motion.advect_history`.
+        # Of each block its contrast, and the displacements so far times that contrast: so, where
+        # blocks are averaged, an even block, which shows no motion, does not count. See
+        # `motion.advect_history`.
         self.carried_channels = 1 + architecture.motion_history * self.motion_channels
 
         def convolution(filters, size, strides, name, activation="silu"):
@@ -282,8 +285,8 @@ class Forecaster(NextFrameModel):
             # Each pixel becomes 2x2 pixels.
             return keras.layers.Conv2DTranspose(filters, 2, strides=2, dtype=dtype, name=name)
 
-        # Layers whose names have "encoder" or "head" in them are trained by Adam, all others by
-        # Muon; see extras/optimizer.py.
+        # Muon trains kernels; Adam trains biases, norms, and layers with "encoder" or "head" in
+        # their names. See extras/optimizer.py.
         self.encoder = convolution(encoder_filters, 6, 2, "encoder")
         self.down = convolution(filters, 3, 2, "down")
         self.stack_down = ConvLSTMStack(depths[0], filters, precision, "stack_down")
@@ -306,8 +309,8 @@ class Forecaster(NextFrameModel):
             self.pixel_motion_head = upsampling(
                 self.motion_channels + 1, "pixel_motion_head", "float32"
             )
-        # A layer of your own goes here, where it changes no other layer's initial weights; `step`
-        # calls it. If it keeps a state, `initial_states` returns the first one. Let it be off by
+        # A layer of your own goes here, after the others: made before them, it would change their
+        # initial weights, which are drawn in this order. `step` calls it. If it keeps a state, `initial_states` returns the first one. Let it be off by
         # default, so that files saved before still load: with a field `my_layer: bool = False` in
         # `Architecture`, which is the option --my-layer, and here `if architecture.my_layer:`.
 
@@ -334,7 +337,7 @@ class Forecaster(NextFrameModel):
         """One frame (batch, height, width, channels) -> the next one, and the new states."""
         height, width = frame.shape[1:3]
         frame = motion.pad_frames(frame, *self.padded_size(height, width))
-        states = dict(states)
+        states = dict(states)  # a copy: `unroll` keeps the states of every step
 
         skip = self.encoder(frame)  # (batch, 32, 32, encoder_filters)
         x = self.down(skip)  # (batch, 16, 16, filters)
@@ -345,8 +348,9 @@ class Forecaster(NextFrameModel):
             displacement = motion.block_matching(
                 frame, states["previous_frame"], self.motion_radius
             )
-            # The displacements so far. They are advected: if a digit has moved by a block, so does
-            # what is known of its motion.
+            # This displacement and those before it, for the layers; `carried_history` is kept for
+            # the next frame. They are advected: a block takes over the history of the place that it
+            # came from.
             # (batch, 16, 16, motion_history * motion_channels)
             history, states["carried_history"] = motion.advect_history(
                 frame, displacement, states["carried_history"]
@@ -366,12 +370,14 @@ class Forecaster(NextFrameModel):
         if not self.motion_radius:
             return painted[:, :height, :width], states
 
-        # The history once more, as it was measured.
+        # The motion head gets the measured history directly, too: that lowered the error
+        # (benchmarks/README.md).
         block_motion = ops.concatenate([x, ops.cast(history, x.dtype)], axis=-1)
         for layer in self.motion_hidden:
             block_motion = layer(block_motion)  # (batch, 16, 16, motion_units)
-        # How each block of 4x4 pixels will move, which every pixel refines. Both heads give logits
-        # of 9 vertical and 9 horizontal displacements: (batch, 16, 16, motion_channels).
+        # How each block of 4x4 pixels will move, which every pixel refines. Both motion heads give
+        # logits of 9 vertical and 9 horizontal displacements.
+        # (batch, 16, 16, motion_channels)
         block_motion = LOGIT_SCALE * self.block_motion_head(block_motion)
         states["predicted_motion"] = block_motion
         pixel_motion = self.pixel_motion_head(features)  # (batch, 64, 64, motion_channels + 1)
@@ -407,7 +413,8 @@ def rollout(model, context, horizon):
         raise InputError(f"frames have {channels} channels; this model is for {expected}")
     if keras.backend.standardize_dtype(context.dtype) == "uint8":
         raise InputError("frames are uint8; a model reads floats in [0, 1]: see data.to_float")
-    step = compiling.compiled_step(model, height, width)  # model.step, from a dict to NumPy arrays
+    # `model.step`, compiled: takes a dict, returns NumPy arrays.
+    step = compiling.compiled_step(model, height, width)
     states = model.initial_states(batch, height, width)
     predictions = []
     for n in range(frames + horizon - 1):

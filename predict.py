@@ -14,15 +14,15 @@ scores alone. Written to the output folder:
                       float32; all three (videos, frames, height, width, channels). range: which
                       floats are black and white, [0, 1] or those of `--range`. indices: which
                       videos they are.
-    scores.json       a list that each call adds an entry to, the newest last: what was forecast,
+    scores.json       a list that each call that scores adds an entry to, the newest last: what was forecast,
                       when and by which command, each score for each predicted frame, and the
                       means; the same for copying the last frame of the context
 
-Scores, per predicted frame and averaged over videos, of frames in [0, 1], as papers have them:
+Scores, per predicted frame and averaged over videos, of frames in [0, 1]:
 
     mse, mae          squared and absolute error, summed over the pixels of a frame (in colour over
-                      the channels, too); papers call that MSE and MAE all the same; before
-                      clipping to [0, 1], which the models never leave
+                      the channels, too), though called a mean, as in papers; before clipping to
+                      [0, 1], which the models never leave
     psnr              the squared error in dB, after clipping: more is better, 100 is perfect
     ssim              similarity of structure, after clipping: 1 is perfect; scikit-image's 7x7
                       window, data_range=1
@@ -58,33 +58,33 @@ class Request:
     """A run folder or a .keras file; left out: the shipped weights."""
     data: str | None = None
     """test, validation (of a run on own clips: theirs), official, or your own: a video file, an
-    array (.npy, .npz, .h5, .nc), a folder of such files or of frames. Left out: test; of a run on
-    own clips validation."""
+    array (.npy, .npz, .h5, .nc), a folder of such files or of frames. None: test; of a run on own
+    clips validation."""
     count: int | None = None
-    """How many videos; left out: 100 to score and 4 to animate, all of the official test file."""
+    """How many videos. None: 100 to score, or all of the official test file; 4 to animate."""
     seed: int | None = None
-    """Pick the videos at random by this seed; left out: the first ones."""
+    """Pick the videos at random by this seed. None: the first ones."""
     context: int | None = None
-    """Real frames to start from; left out: 10, for a run on own clips as in its training."""
+    """Real frames to start from. None: 10, for a run on own clips as in its training."""
     horizon: int | None = None
-    """Frames to predict; left out: 10, for a run on own clips as in its training."""
+    """Frames to predict. None: 10, for a run on own clips as in its training."""
     sprites: int = 0
     """Split the context into N videos of one moving thing each, forecast each, and take the
     brightest pixels; for bright things on black that keep their shape. 0: off."""
     size: tuple[int, ...] | None = None
-    """Height and width, or one number for a square, that own clips are resized and cropped to. Left
-    out: arrays keep their size, others get that of the model's training videos."""
+    """Height and width, or one number for a square, that own clips are resized and cropped to.
+    None: arrays keep their size, others get that of the model's training videos."""
     value_range: Annotated[tuple[float, float] | None, tyro.conf.arg(name="range")] = None
-    """Own clips: which values are 0 (black) and 1 (white), in the data's units; left out: as in
-    the run."""
+    """Own clips: which values are 0 (black) and 1 (white), in the data's units. None: as in the
+    run."""
     axes: str | None = None
-    """An own array: its axes in order, a letter for each: N videos, T frames, H, W, C; left out: as
-    in the run."""
+    """An own array: its axes in order, a letter for each: N videos, T frames, H, W, C. None: as in
+    the run."""
     stride: int | None = None
-    """Own clips: keep every Nth frame; left out: as in the run."""
+    """Own clips: keep every Nth frame. None: as in the run."""
     fps: float | None = None
-    """Own video files: sample this many frames a second by their time stamps; left out: as in the
-    run, unless --stride is given."""
+    """Own video files: sample this many frames a second by their time stamps. None: as in the run,
+    unless --stride is given."""
     out: Path = Path("outputs")
     """Folder to write to."""
 
@@ -203,16 +203,18 @@ def forecast(request, usual_count):
 def print_scores(scores, copying):
     """Print a row for each predicted frame, and the means."""
 
-    def print_row(label, *both):
-        cells = ["".join(f"{v:8.{d}f}" for v, d in zip(values, (2, 2, 2, 3, 3))) for values in both]
-        print(f"{label:>5}{'    '.join(cells)}")
+    def row(values):
+        mse, mae, psnr, ssim, ssim_range2 = values
+        return f"{mse:8.2f}{mae:8.2f}{psnr:8.2f}{ssim:8.3f}{ssim_range2:8.3f}"
 
     print(f"{'':5}{'this model':^42}{'copying the last frame':^44}")
     heads = "".join(f"{head:>8}" for head in ("MSE", "MAE", "PSNR", "SSIM", "SSIM(2)"))
     print(f"frame{heads}    {heads}")
     for n in range(len(scores["mse"])):
-        print_row(n + 1, *([part[name][n] for name in SCORES] for part in (scores, copying)))
-    print_row("mean", *(part["mean"].values() for part in (scores, copying)))
+        ours, theirs = (row(part[name][n] for name in SCORES) for part in (scores, copying))
+        print(f"{n + 1:>5}{ours}    {theirs}")
+    ours, theirs = (row(part["mean"].values()) for part in (scores, copying))
+    print(f" mean{ours}    {theirs}")
 
 
 def main():

@@ -44,7 +44,7 @@ from extras import clips, devices, motion, optimizer, runs, sources, trackers
 
 
 # A loss takes the real and the predicted frames, both (batch, frames - 1, height, width, channels).
-# The motion's loss is a sum over pixels; --motion-weight is chosen for others that are, too.
+# --motion-weight was chosen for a loss that is summed over pixels, as the motion's is.
 
 
 def squared_error(y, prediction):
@@ -59,8 +59,9 @@ MODELS = {"forecaster": models.Forecaster, "keras-example": models.KerasExample}
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class Config:
-    """All hyperparameters; their defaults are the `cpu` preset."""
+    """The hyperparameters."""
 
+    # The defaults are the `cpu` preset.
     # tyro makes an option of each field, and its help of the line below it; pydantic checks values.
 
     # The data
@@ -85,7 +86,7 @@ class Config:
 
     # Training
     epochs: PositiveInt = 6
-    """How many; the learning rates reach zero at the end of the last one."""
+    """How many; see --cooldown."""
     steps_per_epoch: PositiveInt = 125
     """Batches in an epoch, after which the run is scored and saved."""
     batch_size: PositiveInt = 16
@@ -124,7 +125,8 @@ class Config:
     warmup_steps: NonNegativeInt = 100
     """Steps over which the learning rates rise from zero."""
     cooldown: float = pydantic.Field(0.8, ge=0, le=1)
-    """Share of the epochs in which the learning rates fall to zero (Hagele et al. 2024)."""
+    """Share of the epochs, the last ones, in which the learning rates fall to zero (Hagele et al.
+    2024); 0: they stay."""
     global_clipnorm: NonNegativeFloat = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
     average: bool = True
@@ -133,7 +135,7 @@ class Config:
 
 # Whatever a preset leaves out, in its architecture too, is as in `cpu`.
 PRESETS = {
-    # A first look in a minute, and for tests.
+    # A first look, and for tests.
     "tiny": Config(
         architecture=models.Architecture(
             encoder_filters=8, filters=16, coarse_filters=24, depths=(0, 1, 0), motion_units=64
@@ -194,7 +196,7 @@ class ClosedLoop(keras.Model):
     """A next-frame model with the mask as one more input, and the motion as one more output.
 
     {"videos": x, "real_mask": which of its frames to use} -> {"frames": the predictions}, and, if
-    motion is measured, "motion": logits of the predicted motion, for blocks of 4x4 pixels, (batch,
+    there is a motion loss, "motion": logits of the predicted motion, for blocks of 4x4 pixels, (batch,
     frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)), height and width being those of
     padded frames. The losses are over all frames - 1 predictions, those within the context too;
     scores count only those after it.
@@ -209,10 +211,11 @@ class ClosedLoop(keras.Model):
             losses["motion"], weights["motion"] = motion.cross_entropy, config.motion_weight
         self.outputs_motion = "motion" in losses
         self.compile(optimizer.make_optimizer(config), loss=losses, loss_weights=weights)
-        self.optimizer.build(self.trainable_variables)  # a checkpoint is loaded into its variables
+        # Now and not in the first step, so that `--resume` can load the optimizer's state.
+        self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
-        return {}  # only weights are loaded from a checkpoint
+        return {}  # a checkpoint is never rebuilt from this: `runs.resume` loads its weights
 
     def call(self, inputs, training=False):
         frames, states = self.model.unroll(inputs["videos"], inputs["real_mask"], training)
@@ -368,11 +371,12 @@ class Start:
     """Which run this is, and where its hyperparameters come from."""
 
     preset: Literal[tuple(PRESETS)] = "cpu"
-    """Where the defaults below come from; see --preset NAME --help."""
+    """Where the defaults below come from, unless --config is given; see --preset NAME --help."""
     run: Path | None = None
     """The new run's folder; runs/PRESET if it is left out."""
     resume: Path | None = None
-    """Go on with the run in this folder, as it is; only --epochs may be given anew."""
+    """Go on with the run in this folder, as it is, with no other option than --epochs, --log or
+    --devices."""
     config: Path | None = None
     """A run's folder or config.json to take all defaults from: it repeats the run."""
     log: Literal[tuple(trackers.TRACKERS)] | None = None
@@ -400,6 +404,7 @@ def main():
     config = arguments.hyperparameters
     if start.resume:
         changed = config != dataclasses.replace(defaults, epochs=config.epochs)
+        # A `Start` with nothing but these two: any difference is another option.
         if changed or start != Start(resume=start.resume, log=start.log):
             raise InputError(
                 f"--resume {start.resume} goes on with that run as it is: give no other option "

@@ -30,9 +30,6 @@ def check_config(config):
         raise InputError(
             f"--size {height} {width}: Moving MNIST is square, and at least {data.DIGIT_SIZE}"
         )
-    radius = config.architecture.motion_radius
-    if radius > min(height, width):
-        raise InputError(f"--motion-radius {radius}: frames are smaller than that")
     if config.model == "keras-example" and config.remat:
         raise InputError(
             "--remat is not for keras-example: its BatchNormalization counts each step"
