@@ -164,7 +164,7 @@ def forecast(request, usual_count):
         raise InputError(f"--sprites {request.sprites}: must be a number of sprites, or 0")
     model = runs.load_model(request.model)
     folder = request.model if request.model.is_dir() else request.model.parent
-    run = runs.read_config(folder) if (folder / "config.json").exists() else {}
+    run = runs.read_config(folder) if (folder / "environment.json").exists() else {}
     # Moving MNIST is scored with 10 + 10 frames, however a model was trained.
     as_trained = sources.has_own_clips(run) and request.data != "official"
     if request.data is None:

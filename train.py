@@ -65,7 +65,7 @@ class Config:
     # tyro makes an option of each field, and its help of the line below it; pydantic checks values.
 
     # The data
-    data: str = data.MOVING_MNIST
+    data: str = pydantic.Field(data.MOVING_MNIST, min_length=1)
     """moving-mnist, or your own clips: a video file, an array, a folder of these or of frames."""
     frames: PositiveInt = 20
     """Frames of a training video (20: Srivastava et al. 2015)."""
@@ -371,7 +371,7 @@ class Start:
     """Which run this is, and where its hyperparameters come from."""
 
     preset: Literal[tuple(PRESETS)] = "cpu"
-    """Where the defaults below come from, unless --config is given; see --preset NAME --help."""
+    """Where the defaults below come from; see --preset NAME --help."""
     run: Path | None = None
     """The new run's folder; runs/PRESET if it is left out."""
     resume: Path | None = None
@@ -410,6 +410,10 @@ def main():
                 f"--resume {start.resume} goes on with that run as it is: give no other option "
                 "than --epochs, --log or --devices"
             )
+    if start.config and start.preset != Start.preset:
+        raise InputError(
+            "--preset and --config both say where defaults come from: give one of them"
+        )
     if start.config and not start.run:
         raise InputError("--config needs a new folder: --run DIR")
     if config.data != data.MOVING_MNIST:

@@ -77,7 +77,9 @@ def planned(config):
 
 
 def main(
-    preset: Literal[tuple(train.PRESETS)] = "gpu", batch_size: int | None = None, plan: bool = False
+    preset: Literal[tuple(train.PRESETS)] = "gpu",
+    batch_size: int | None = None,
+    plan: bool = False,
 ):
     """How much memory a training step needs on one device.
 
@@ -88,7 +90,9 @@ def main(
     """
     if keras.backend.backend() != "jax":
         raise InputError("JAX is asked for this: set KERAS_BACKEND=jax")
-    batch_size = batch_size or train.PRESETS[preset].batch_size
+    batch_size = train.PRESETS[preset].batch_size if batch_size is None else batch_size
+    if batch_size < 1:
+        raise InputError(f"--batch-size {batch_size}: give 1 or more")
     print(f"{preset}, batches of {batch_size}, in GB")
     print("precision       state and gradient   in all   with remat")
     for precision in ("float32", "mixed_bfloat16"):

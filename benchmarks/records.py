@@ -142,10 +142,10 @@ def describe(name, path, model, out):
     if not (folder / "config.json").exists():
         return known
     first, *_, last = 2 * runs.read_json(folder / "environment.json", list)
-    log = runs.read_log(folder, runs.read_config(folder)["epochs"])
+    log = runs.read_log(folder)
     shutil.copyfile(folder / "log.csv", out / f"{name}.csv")
     return known | {
-        "command": re.sub(r" --run \S+", "", first["command"]),
+        "command": re.sub(r" --run ('[^']*'|\S+)", "", first["command"]),
         "commit": first["commit"],
         "backend": last["backend"],
         "processor": f"{', '.join(last['devices'])} ({last['cpus']} CPUs)",
@@ -208,12 +208,23 @@ def print_table(records):
 def main():
     arguments = tyro.cli(Arguments, description=__doc__.split("\n\n")[0])
     rows = [row.partition("=") for row in arguments.rows]
+    names = [name for name, *_ in rows]
     for name, _, path in rows:
-        if bool(path) == (name in YARDSTICKS):
-            raise InputError(f"{name}: must be NAME=PATH, or one of {', '.join(YARDSTICKS)}")
+        if bool(path) == (name in YARDSTICKS) or not re.fullmatch(r"[\w.-]+", name):
+            raise InputError(
+                f"{name}: must be NAME=PATH, the name without blanks, or one of "
+                f"{', '.join(YARDSTICKS)}"
+            )
+        if names.count(name) > 1:
+            raise InputError(f"{name}: name each row differently")
+    with cli.folder_lock(arguments.out):
+        record(arguments, rows)
+
+
+def record(arguments, rows):
+    """Score the rows, (name, "=", path) each, in a folder that no other process uses."""
     videos = data.EvaluationVideos("test")
     indices = sources.choose_indices(len(videos), arguments.count)
-    cli.make_folder(arguments.out)
     records_path = arguments.out / "records.json"
     records = runs.read_json(records_path, dict) if records_path.exists() else {}
     if any(record.get("count") != arguments.count for record in records.values()):
@@ -222,8 +233,9 @@ def main():
         )
 
     here, shown = runs.environment(), {}
+    loaded = {name: runs.load_model(path) if path else None for name, _, path in rows}
     for name, _, path in rows:
-        model = runs.load_model(path) if path else None
+        model = loaded[name]
         known = describe(name, Path(path), model, arguments.out) if path else {}
         known |= {"count": arguments.count, "scored_by": here["commit"], "on": here["backend"]}
         for row, parts in forecasts(name, model, videos, indices).items():

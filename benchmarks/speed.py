@@ -191,7 +191,7 @@ def show_layer(filters, size, batch=8, frames=19):
     both = keras.Sequential([layer]), Stepwise(layer)
     difference = np.abs(np.subtract(*(ops.convert_to_numpy(model(videos)) for model in both))).max()
     for model in both:
-        # TensorFlow's kernels are faster than XLA's on a CPU, see `model.NextFrameModel`.
+        # TensorFlow's kernels are faster than XLA's on a CPU, see extras/compiling.py.
         model.compile("sgd", "mse", jit_compile=not ON_TENSORFLOW)
     stock, ours = in_turns(*(functools.partial(m.train_on_batch, videos, videos) for m in both))
     show(f"ConvLSTM2D's step against Keras, {filters} at {size}x{size}", stock / ours, "times")

@@ -11,10 +11,14 @@ The same seed draws the same clips.
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import tyro
 from PIL import Image, ImageDraw
+
+try:
+    import av
+except ImportError:
+    sys.exit("make_clips.py needs one more package: pip install av")
 
 SIZE = 96  # pixels, height and width
 COLOURS = ("#ff7000", "#00b3a4", "#e83f6f", "#ffd23f", "#4d9de0", "#9b5de5")
@@ -68,6 +72,8 @@ def main(
     """
     if min(count, frames) < 1 or seed < 0:
         sys.exit("make_clips.py: --count and --frames must be above 0, and --seed not below")
+    if folder.exists() and not folder.is_dir():
+        sys.exit(f"make_clips.py: {folder} is a file: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(1, count + 1):
         clip = draw_clip(np.random.default_rng([seed, n]), frames)

@@ -55,6 +55,7 @@ def main(
     """
     if min(count, frames) < 1 or seed < 0 or file.suffix != ".npy":
         sys.exit("make_radar.py: give a .npy file, --count and --frames above 0, --seed not below")
+    file.parent.mkdir(parents=True, exist_ok=True)
     videos = [draw_rain(np.random.default_rng([seed, n]), frames) for n in range(count)]
     np.save(file, np.stack(videos))
     print(f"{count} videos of {frames} frames, in dBZ: {file}")

@@ -163,6 +163,8 @@ def polite_ctrl_c():
 def folder_lock(folder):
     """Keep other processes out of a folder, and remove what killed ones left unfinished in it.
 
+    That is in the folder and in its `samples`; deeper ones may be the folders of other runs.
+
     The operating system drops the lock when a process ends, in whatever way it ends.
 
     Raises:
@@ -171,7 +173,11 @@ def folder_lock(folder):
     make_folder(folder)
     try:
         with filelock.FileLock(Path(folder) / ".lock", timeout=0):
-            for leftover in list(Path(folder).rglob(f"{UNFINISHED}*")):
+            folder = Path(folder)
+            for leftover in [
+                *folder.glob(f"{UNFINISHED}*"),
+                *folder.glob(f"samples/{UNFINISHED}*"),
+            ]:
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield
     except filelock.Timeout:

@@ -34,6 +34,7 @@ from extras.decode import PICTURES, VIDEOS
 
 ARRAYS = arrays.NUMPY + arrays.HDF5
 CACHE, DESCRIPTION = "clips-cache.npy", "clips-cache.json"
+OUTPUTS = (".gif", ".mp4", ".npz")  # what is written beside them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +87,20 @@ def open_clips(
         `Clips`.
 
     Raises:
-        InputError: there are no clips, none can be read, or an option does not fit them.
+        InputError: there are no clips, none can be read, an option does not fit them, or the folder
+            is among them.
     """
     options = check_options(size, value_range, axes, stride, fps)
     if not str(source):
         raise InputError("--data is empty: give a file or folder")
     folder, source = Path(folder), os.path.abspath(source)
     path, array = split_name(source)
+    among_clips = folder.resolve().is_relative_to(path.resolve())
+    if among_clips or (path.parent == folder.absolute() and path.suffix in OUTPUTS):
+        raise InputError(
+            f"{folder} is where the clips of --data {source} are: pictures that are written there "
+            "would count as clips, or take their places; name another folder"
+        )
     files = find_files(path)
     if read_cache(folder, source, files, channels, options) is None:
         if not files:
@@ -163,7 +171,7 @@ def check_options(size, value_range, axes, stride, fps):
 def split_name(source):
     """ "rain.h5:name" -> the file's path, and the array's name or None."""
     endings = "|".join(ending[1:] for ending in (".npz", *arrays.HDF5))
-    named = re.fullmatch(rf"(.+\.(?:{endings})):(.+)", source, re.IGNORECASE)
+    named = re.fullmatch(rf"(?s)(.+\.(?:{endings})):(.+)", source, re.IGNORECASE)
     return (Path(named[1]), named[2]) if named else (Path(source), None)
 
 
@@ -247,7 +255,7 @@ def find_clips(files, root, array, options, unpacked):
             read = functools.partial(decode.read_video, file, name, options, found.notes)
             found.clips[name] = read
         else:
-            before, number, after = re.fullmatch(r"(.*?)(\d*)(\D*)", file.stem).groups()
+            before, number, after = re.fullmatch(r"(?s)(.*?)(\d*)(\D*)", file.stem).groups()
             if number == "":
                 found.notes.append(f"{name} is left out: a frame needs a number in its name")
                 continue
@@ -494,6 +502,7 @@ def height_and_width(size):
     return 2 * size if len(size) == 1 else size
 
 
-def is_array(source):
-    """Whether a source is the file of an array."""
-    return split_name(str(source))[0].suffix.lower() in ARRAYS
+def endings(source):
+    """The endings of a source's files, in lower case: {".npy"}."""
+    path, _ = split_name(str(source))
+    return {file.suffix.lower() for file in [*find_files(path), path]}

@@ -59,6 +59,8 @@ def convert(found, path, source, channels, options):
             f"{source} has files of 8 bits, and others that need a --range: give each kind a folder "
             "of its own, or a --range that holds for all"
         )
+    if values.need_range and not values.least < values.greatest:
+        raise InputError(f"{source} has no two different numbers: there is nothing to see")
     if values.need_range:
         least_greatest = f"{values.least:.6g} {values.greatest:.6g}"
         raise InputError(
@@ -107,8 +109,9 @@ def write_frames(path, found, channels, dtype, asked, options):
             part, parts = name, 1
             for frame in readable(read, name, found.notes):
                 if frame is None:  # a damaged frame, which ends a clip
-                    parts += 1
-                    part = f"{name} ({parts})"
+                    while part in lengths or part in found.clips:
+                        parts += 1
+                        part = f"{name} ({parts})"
                     continue
                 low, high = values.add(frame, options.value_range)
                 if values.need_range:  # only the least and the greatest value are still wanted
@@ -262,7 +265,7 @@ def describe(source, lengths, shape, values, cut, found, options):
     if cut >= 0.005:
         line += f"; up to {cut:.0%} of a frame is cut off"
     lines = [line, *found.notes]
-    if values.brightest - values.darkest < 0.01:
+    if values.brightest - values.darkest < 0.01 and values.least < values.greatest:
         lines.insert(
             1,
             "WARNING: these values span less than a hundredth of the range from black to white; if the "

@@ -1,8 +1,8 @@
 """Pictures, animations and videos -> frames, as a viewer shows them.
 
 Frames are turned and mirrored as the file says, with square pixels, and transparent ones over
-black. They are uint8 in 0..255, or numbers in the data's units where a picture has more than
-8 bits; (height, width, 1 or 3).
+black. They are uint8 in 0..255, or numbers in the data's units where a grey picture has more than
+8 bits; (height, width, 1 or 3). Of coloured or transparent ones with 16 bits Pillow reads 8.
 
 Pillow reads pictures and GIF, animated WebP and PNG; PyAV, which brings FFmpeg along, reads
 everything else (pip install av).

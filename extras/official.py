@@ -55,11 +55,15 @@ def load(path=PATH):
     """The videos: uint8 array (10000, 20, 64, 64, 1) that stays on disk until indexed.
 
     Raises:
-        InputError: the file is not there.
+        InputError: the file is not there, or damaged.
     """
     if not Path(path).exists():
         raise InputError(f"{path} is not there: get it by python -m extras.official")
-    return np.load(path, mmap_mode="r").swapaxes(0, 1)[..., None]  # its frames come first
+    try:
+        frames = np.load(path, mmap_mode="r")  # (20, 10000, 64, 64)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and get it again") from None
+    return frames.swapaxes(0, 1)[..., None]
 
 
 if __name__ == "__main__":

@@ -207,8 +207,8 @@ def write_config(folder, config):
     write_json(folder / "config.json", fields)
 
 
-def read_log(folder, epochs):
-    """The rows of log.csv for the epochs that are done.
+def read_log(folder, epochs=None):
+    """The rows of log.csv for the epochs that are done; None: for as many as there are.
 
     Raises:
         InputError: they are not there.
@@ -220,11 +220,13 @@ def read_log(folder, epochs):
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))[:epochs]
         columns = ("videos", "val_mse", "val_mse_first_frame", "val_mse_last_frame")
-        if len(rows) == epochs and all(float(row[name]) > 0 for row in rows for name in columns):
+        if len(rows) == (epochs or len(rows)) > 0 and all(
+            float(row[name]) > 0 for row in rows for name in columns
+        ):
             return rows
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise InputError(f"{path} should have the rows of {epochs} epochs, and has not: restore it")
+    raise InputError(f"{path} should have a row for each epoch, and has not: restore it")
 
 
 def environment(distribution=None):

@@ -84,7 +84,8 @@ def open_clips_of_run(folder, config, channels):
     They are not converted again, because clips that were added since would move others between
     training and validation.
     """
-    if (folder / "config.json").exists() and (folder / clips.DESCRIPTION).exists():
+    converted = all((folder / name).exists() for name in (clips.CACHE, clips.DESCRIPTION))
+    if (folder / "config.json").exists() and converted:
         return clips.open_cache(folder)
     options = {name: config.get(name, default) for name, default in CLIP_OPTIONS.items()}
     return clips.open_clips(config["data"], folder, config["size"], channels, **options)
@@ -144,15 +145,19 @@ def open_videos(request, model, run):
         opened = open_clips_of_run(folder, run, channels)
         _, spans = clips.split_clips(opened.spans, run["frames"])
     else:
-        size = request.size
-        if size is None and not clips.is_array(request.data):
+        if (request.out / "config.json").exists():
+            raise InputError(
+                f"--out {request.out} is the folder of a run, whose clips would be lost: name another"
+            )
+        size, endings = request.size, clips.endings(request.data)
+        if size is None and endings.isdisjoint(clips.ARRAYS):
             size = model.frame_size
         options = {name: getattr(request, name) for name in CLIP_OPTIONS}
         # As in training, unless they are given: where every second frame is kept, things move twice
         # as far. (--axes is for arrays alone, and --fps for videos: --stride takes its place.)
-        if clips.is_array(request.data):
+        if not endings.isdisjoint(clips.ARRAYS):
             options["axes"] = request.axes or run.get("axes")
-        elif options["fps"] is options["stride"] is None:
+        elif endings.isdisjoint(clips.PICTURES) and options["fps"] is options["stride"] is None:
             options["fps"] = run.get("fps")
         if options["stride"] is None:
             options["stride"] = run.get("stride", 1)

@@ -95,7 +95,9 @@ def test_records(benchmark, script, refused, trained_run, tmp_path):
     for name in ("error-by-frame.png", "comparison.gif"):
         assert (tmp_path / name).stat().st_size > 1000
 
-    assert "NAME=PATH" in refused(records, "own", *options)
+    for name in ("own", "a/b=RUN", "a b=RUN", "=RUN", "a|b=RUN"):
+        assert "NAME=PATH" in refused(records, name.replace("RUN", str(trained_run)), *options)
+    assert "differently" in refused(records, "a=x", "a=y", *options)
     assert "--out" in refused(records, "copying", "--count", 3, "--out", tmp_path)
 
 

@@ -229,6 +229,14 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
         assert files == {"c.keras", ".lock"}
 
 
+def test_what_another_run_below_is_writing_stays(tmp_path):
+    unfinished = tmp_path / "run" / f"{cli.UNFINISHED}1-best.keras"
+    unfinished.parent.mkdir()
+    unfinished.touch()
+    with cli.folder_lock(tmp_path):
+        assert unfinished.exists()
+
+
 # Ctrl-C -----------------------------------------------------------------------------------
 
 

@@ -13,6 +13,12 @@ from extras import official
 from extras.cli import Failure, InputError
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "official.npy").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="delete it and get it again"):
+        official.load(tmp_path / "official.npy")
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Serves `content`, in the ways that servers do."""
 

@@ -1,6 +1,7 @@
 """Own clips through the scripts: trained on, moved, forecast in the data's units."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,14 @@ def test_forecasts_that_are_worse_than_copying_are_told_so(script, tmp_path):
     assert "worse than copying the last frame" not in script(predict, *arguments)[1]
 
 
+def test_forecasts_are_not_written_over_the_clips_of_a_run(radar_run, refused, tmp_path):
+    before = (radar_run / "clips-cache.npy").read_bytes()
+    np.save(tmp_path / "other.npy", moving_squares(1))
+    arguments = ["--data", tmp_path / "other.npy", "--range", "0", "255", "--out", radar_run]
+    assert "name another" in refused(predict, radar_run, *arguments)
+    assert (radar_run / "clips-cache.npy").read_bytes() == before
+
+
 def test_a_single_clip_is_validated_on_at_its_end(script, tmp_path):
     np.save(tmp_path / "alone.npy", moving_squares(1))
     arguments = ["--data", tmp_path / "alone.npy", "--run", tmp_path / "run"]
@@ -186,6 +195,8 @@ def test_other_clips_are_read_as_those_of_the_run_were(tmp_path):
     model = SimpleNamespace(architecture=models.Architecture(), frame_size=(24, 32))
     video = moving_squares(1, 12)[0]
     np.save(tmp_path / "videos.npy", np.moveaxis(video[None], 1, -1))
+    (tmp_path / "arrays").mkdir()
+    shutil.copy(tmp_path / "videos.npy", tmp_path / "arrays")
     first, *others = map(Image.fromarray, video)
     first.save(tmp_path / "20-fps.gif", save_all=True, append_images=others, duration=50)
     for name, given, expected in [
@@ -194,6 +205,7 @@ def test_other_clips_are_read_as_those_of_the_run_were(tmp_path):
         ("20-fps.gif", {}, video[::4]),
         ("20-fps.gif", {"fps": 20.0}, video[::2]),
         ("20-fps.gif", {"stride": 1}, video),
+        ("arrays", {}, video[::2]),
     ]:
         path, size = str(tmp_path / name), expected.shape[1:]
         request = predict.Request(

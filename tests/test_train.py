@@ -358,6 +358,7 @@ def test_computing_steps_again_gives_the_same_gradient(precision):
 
 
 MISREAD = [
+    ("--data=", "at least 1 character"),
     ("--preset huge", "huge"),
     ("--epochs many", "--epochs"),
     ("--epoch 3", "--epoch"),
@@ -385,6 +386,11 @@ REFUSED = [
     ("--preset keras-example --remat", "not for keras-example"),
     ("--data NOTHING", "no such file"),
 ]
+
+
+def test_a_preset_beside_a_config_is_refused(refused, trained_run, tmp_path):
+    line = refused(train, "--config", trained_run, "--preset", "gpu", "--run", tmp_path / "run")
+    assert "give one of them" in line
 
 
 @pytest.mark.parametrize("line, reason", MISREAD)
