@@ -257,9 +257,10 @@ class Forecaster(NextFrameModel):
     A strided encoder leads to ConvLSTM2D layers at a quarter of the frame's size, and to wider
     ones at an eighth, which see farther; then it goes back up. Two motion heads say where the
     frame's pixels will be next, for blocks and then for each pixel; a paint head paints what is
-    new; and a gate blends both answers pixel by pixel. Besides the frame, the model gets a measurement: how each block of 4x4 pixels has moved
-    over the frames before (extras/motion.py). After 7,200 videos of Moving MNIST the error was
-    66.0 with it, and 84.7 without (benchmarks/README.md). Comments give the sizes for 64x64.
+    new; and a gate blends both answers pixel by pixel. Besides the frame, the model gets a
+    measurement: how each block of 4x4 pixels has moved over the frames before (extras/motion.py).
+    After 7,200 videos of Moving MNIST the error was 66.0 with it, and 84.7 without
+    (benchmarks/README.md). Comments give the sizes for 64x64.
     """
 
     def __init__(self, architecture, **kwargs):
@@ -310,9 +311,10 @@ class Forecaster(NextFrameModel):
                 self.motion_channels + 1, "pixel_motion_head", "float32"
             )
         # A layer of your own goes here, after the others: made before them, it would change their
-        # initial weights, which are drawn in this order. `step` calls it. If it keeps a state, `initial_states` returns the first one. Let it be off by
-        # default, so that files saved before still load: with a field `my_layer: bool = False` in
-        # `Architecture`, which is the option --my-layer, and here `if architecture.my_layer:`.
+        # initial weights, which are drawn in this order. `step` calls it. If it keeps a state,
+        # `initial_states` returns the first one. Let it be off by default, so that files saved
+        # before still load: with a field `my_layer: bool = False` in `Architecture`, which is the
+        # option --my-layer, and here `if architecture.my_layer:`.
 
     def padded_size(self, height, width):
         """Height and width rounded up to multiples of 8, which the layers need."""

@@ -14,9 +14,9 @@ scores alone. Written to the output folder:
                       float32; all three (videos, frames, height, width, channels). range: which
                       floats are black and white, [0, 1] or those of `--range`. indices: which
                       videos they are.
-    scores.json       a list that each call that scores adds an entry to, the newest last: what was forecast,
-                      when and by which command, each score for each predicted frame, and the
-                      means; the same for copying the last frame of the context
+    scores.json       a list that each call that scores adds an entry to, the newest last: what was
+                      forecast, when and by which command, each score for each predicted frame,
+                      and the means; the same for copying the last frame of the context
 
 Scores, per predicted frame and averaged over videos, of frames in [0, 1]:
 
@@ -163,7 +163,7 @@ def forecast(request, usual_count):
     if request.sprites < 0:
         raise InputError(f"--sprites {request.sprites}: must be a number of sprites, or 0")
     model = runs.load_model(request.model)
-    folder = request.model if request.model.is_dir() else request.model.parent
+    folder = sources.folder_of(request.model)
     run = runs.read_config(folder) if (folder / "environment.json").exists() else {}
     # Moving MNIST is scored with 10 + 10 frames, however a model was trained.
     as_trained = sources.has_own_clips(run) and request.data != "official"

@@ -196,9 +196,9 @@ class ClosedLoop(keras.Model):
     """A next-frame model with the mask as one more input, and the motion as one more output.
 
     {"videos": x, "real_mask": which of its frames to use} -> {"frames": the predictions}, and, if
-    there is a motion loss, "motion": logits of the predicted motion, for blocks of 4x4 pixels, (batch,
-    frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)), height and width being those of
-    padded frames. The losses are over all frames - 1 predictions, those within the context too;
+    there is a motion loss, "motion": logits of the predicted motion, for blocks of 4x4 pixels,
+    (batch, frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)), height and width being
+    those of padded frames. The losses are over all frames - 1 predictions, those within the context too;
     scores count only those after it.
     """
 

@@ -77,9 +77,7 @@ def planned(config):
 
 
 def main(
-    preset: Literal[tuple(train.PRESETS)] = "gpu",
-    batch_size: int | None = None,
-    plan: bool = False,
+    preset: Literal[tuple(train.PRESETS)] = "gpu", batch_size: int | None = None, plan: bool = False
 ):
     """How much memory a training step needs on one device.
 

@@ -151,8 +151,8 @@ def guess_axes(shape):
     """
     if shape[-1] == 4:
         raise ValueError(
-            f"its shape is {shape}, so that it seems to hold red, green, blue and alpha: leave alpha "
-            "out, as in array[..., :3]"
+            f"its shape is {shape}, so that it seems to hold red, green, blue and alpha: leave "
+            "alpha out, as in array[..., :3]"
         )
     has_channels = [length in (1, 3) for length in shape]
     if 0 not in shape:

@@ -170,14 +170,12 @@ def folder_lock(folder):
     Raises:
         InputError: another process is in there, or nothing can be written there.
     """
+    folder = Path(folder)
     make_folder(folder)
     try:
-        with filelock.FileLock(Path(folder) / ".lock", timeout=0):
-            folder = Path(folder)
-            for leftover in [
-                *folder.glob(f"{UNFINISHED}*"),
-                *folder.glob(f"samples/{UNFINISHED}*"),
-            ]:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            unfinished = [*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"samples/{UNFINISHED}*")]
+            for leftover in unfinished:
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield
     except filelock.Timeout:

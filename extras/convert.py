@@ -54,14 +54,14 @@ def convert(found, path, source, channels, options):
         except Wider as wider:
             layout = wider.args
             del found.notes[notes_so_far:]
-    if values.need_range and values.eight_bits:
-        raise InputError(
-            f"{source} has files of 8 bits, and others that need a --range: give each kind a folder "
-            "of its own, or a --range that holds for all"
-        )
-    if values.need_range and not values.least < values.greatest:
-        raise InputError(f"{source} has no two different numbers: there is nothing to see")
     if values.need_range:
+        if values.eight_bits:
+            raise InputError(
+                f"{source} has files of 8 bits, and others that need a --range: give each kind a "
+                "folder of its own, or a --range that holds for all"
+            )
+        if not values.least < values.greatest:
+            raise InputError(f"{source} has no two different numbers: there is nothing to see")
         least_greatest = f"{values.least:.6g} {values.greatest:.6g}"
         raise InputError(
             f"{source} has values from {least_greatest.replace(' ', ' to ')}"

@@ -78,8 +78,8 @@ def load_model(path):
         reason = textwrap.shorten(str(error), 200)  # Keras may quote a whole config
         raise InputError(
             f"{path} cannot be loaded: its layers are not those of model.py (make a new layer an "
-            "option of Architecture that is off by default), or the file is damaged, or of an earlier "
-            f"version (`git checkout {EARLIER_COMMIT}`): {reason}"
+            "option of Architecture that is off by default), or the file is damaged, or of an "
+            f"earlier version (`git checkout {EARLIER_COMMIT}`): {reason}"
         ) from None
     if not isinstance(model, models.NextFrameModel):
         raise InputError(f"{path} holds a {type(model).__name__}, not a model of model.py")
@@ -220,9 +220,8 @@ def read_log(folder, epochs=None):
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))[:epochs]
         columns = ("videos", "val_mse", "val_mse_first_frame", "val_mse_last_frame")
-        if len(rows) == (epochs or len(rows)) > 0 and all(
-            float(row[name]) > 0 for row in rows for name in columns
-        ):
+        whole = len(rows) == epochs if epochs else len(rows) > 0
+        if whole and all(float(row[name]) > 0 for row in rows for name in columns):
             return rows
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -101,6 +101,11 @@ def refuse_clip_options(options):
         raise InputError(f"{names}: only for own clips, which --data PATH names")
 
 
+def folder_of(path):
+    """The folder of a model, which has all else of its run: a run's folder, or a .keras file's."""
+    return path if path.is_dir() else path.parent
+
+
 def has_own_clips(run):
     """Whether a run, of which this is the config, was trained on own clips; {}: there is no run."""
     return run.get("data", data.MOVING_MNIST) != data.MOVING_MNIST
@@ -140,14 +145,15 @@ def open_videos(request, model, run):
         )
     channels = model.architecture.channels
     if request.data == "validation":
-        folder = request.model if request.model.is_dir() else request.model.parent
+        folder = folder_of(request.model)
         value_range = run.get("value_range")
         opened = open_clips_of_run(folder, run, channels)
         _, spans = clips.split_clips(opened.spans, run["frames"])
     else:
         if (request.out / "config.json").exists():
             raise InputError(
-                f"--out {request.out} is the folder of a run, whose clips would be lost: name another"
+                f"--out {request.out} is the folder of a run, whose clips would be lost: name "
+                "another"
             )
         size, endings = request.size, clips.endings(request.data)
         if size is None and endings.isdisjoint(clips.ARRAYS):
@@ -173,11 +179,11 @@ def open_videos(request, model, run):
         f"stretches of {length} frames{', context and truth' * (length > request.context)}: "
         f"{len(windows)}; frames left over at the ends of clips: {left_over}"
     )
-    trained_size = tuple(model.frame_size)
-    if request.size is None and opened.frames.shape[1:3] != trained_size:
+    height, width = model.frame_size
+    if request.size is None and opened.frames.shape[1:3] != (height, width):
         print(
-            "these frames keep their size; the model was trained on {} x {} pixels, which "
-            "--size {} {} would make of them".format(*trained_size, *trained_size)
+            f"these frames keep their size; the model was trained on {height} x {width} pixels, "
+            f"which --size {height} {width} would make of them"
         )
     return windows, tuple(value_range or (0, 1))
 
