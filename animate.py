@@ -10,20 +10,21 @@ Both sides show the same context first, framed in grey: it is all that the model
 the right side, framed in orange, is the model's own forecast.
 """
 
+if __name__ == "__main__":
+    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
+
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Literal
 
-from extras.cli import InputError, atomic_write  # comes before Keras
-from extras import cli
-
+import imageio.v3 as imageio
 import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-from extras import page, pictures
 import predict
+from extras import cli, page, pictures, runs
+from extras.cli import InputError, atomic_write
 
 FRAMES_PER_SECOND = 5
 REST = 1.2  # seconds for which an animation rests at its end
@@ -37,7 +38,7 @@ class Arguments:
     )
     """What to forecast."""
     format: Literal["gif", "mp4"] = "gif"
-    """mp4 is smaller, and needs: pip install imageio av"""
+    """mp4 is smaller."""
     page: bool = False
     """Write index.html as well: all of it on one page, frame by frame."""
 
@@ -82,19 +83,18 @@ def side_by_side(context, truth, prediction, words=("real", "context", "predicte
 
 def write_gif(path, frames):
     """Write uint8 pictures (frames, height, width, 3) as a GIF that loops, and rests at its end."""
-    images = [Image.fromarray(frame) for frame in frames]
-    durations = [1000 // FRAMES_PER_SECOND] * (len(images) - 1)  # milliseconds
+    # One palette for all frames, and no dithering: what stands still must not flicker.
+    tall = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
+    tall = tall.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    frames = np.asarray(tall.convert("RGB")).reshape(frames.shape)
+    durations = [1000 // FRAMES_PER_SECOND] * (len(frames) - 1)  # milliseconds
     durations.append(int(1000 * REST))
     with atomic_write(path) as temporary:
-        images[0].save(
-            temporary, save_all=True, append_images=images[1:], duration=durations, loop=0
-        )
+        imageio.imwrite(temporary, frames, plugin="pillow", duration=durations, loop=0)
 
 
 def write_mp4(path, frames):
     """Write uint8 pictures (frames, height, width, 3) as an H.264 video."""
-    import imageio.v3 as imageio  # with its plugin av, an extra that most people do not need
-
     # H.264 keeps colours at half the resolution, so many players need even sizes.
     height, width = (side - side % 2 for side in frames.shape[1:3])
     with atomic_write(path) as temporary:
@@ -107,23 +107,23 @@ def write_mp4(path, frames):
         )
 
 
-def main():
-    arguments = tyro.cli(
-        Arguments, description=__doc__.split("\n\n")[0], config=(tyro.conf.OmitArgPrefixes,)
-    )
-    request = arguments.request
-    if arguments.format == "mp4" and not all(map(importlib.util.find_spec, ("imageio", "av"))):
-        raise InputError("--format mp4 needs two more packages: pip install imageio av")
-    if arguments.format == "mp4" and arguments.page:
-        raise InputError("--page shows GIFs: leave --format mp4 out")
-    with cli.folder_lock(request.out):
-        animate(request, arguments.format, arguments.page)
+def animate(request, model, config, format="gif", with_page=False):
+    """Forecast what a `Request` names, and draw it.
 
+    Args:
+        request, model: a `predict.Request`, and its model.
+        config: the `train.Config` of the model.
+        format: "gif" or "mp4".
+        with_page: write index.html, too, which shows GIFs.
 
-def animate(request, format, with_page):
-    """Forecast what a `Request` names, and draw it, in a folder that no other process uses."""
-    context, truth, prediction, indices, _ = predict.forecast(request, usual_count=4)
-    name = Path(request.data).stem
+    Returns:
+        Paths of the animations.
+    """
+    request, videos, _, indices = predict.open_request(request, config, usual_count=4)
+    parts = zip(*predict.forecast(model, videos, indices, request))
+    context, truth, prediction = (np.concatenate(part) for part in parts)
+    # Names of any length fit into a file's name.
+    name = f"{short_name(request.model)}-{short_name(request.data)}"
     write = {"gif": write_gif, "mp4": write_mp4}[format]
     animations, stills = [], []
     for video, index in enumerate(indices):
@@ -143,6 +143,24 @@ def animate(request, format, with_page):
             path, context, truth, prediction, animations, stills, predict.score, milliseconds
         )
         print(path)
+    return animations
+
+
+def short_name(path):
+    """The last part of a path, without its ending, cut to what fits into the name of a file."""
+    return Path(path).stem.encode()[:60].decode(errors="ignore")
+
+
+def main():
+    arguments = tyro.cli(
+        Arguments, description=__doc__.split("\n\n")[0], config=(tyro.conf.OmitArgPrefixes,)
+    )
+    request = arguments.request
+    if arguments.format == "mp4" and arguments.page:
+        raise InputError("--page shows GIFs: leave --format mp4 out")
+    cli.make_folder(request.out)
+    model, config = runs.load_model(request.model), predict.config_of(request.model)
+    animate(request, model, config, arguments.format, arguments.page)
 
 
 if __name__ == "__main__":

@@ -2,37 +2,46 @@
 
 The target of a frame is the next frame: y_n = x_(n+1).
 
-    python data.py    print what the pairs are, and draw some of them
+    python data.py               print what the pairs are, and draw some of them
+    python data.py --download    fetch the official test file (781 MiB), which papers score on
 
 Two 28x28 digits move over 64x64 black pixels for 20 frames and bounce off the walls, as in
 Srivastava, Mansimov and Salakhutdinov 2015, "Unsupervised Learning of Video
 Representations using LSTMs", section 4. Training videos are made of MNIST's training
 digits while training asks for them, and never repeat; validation and test videos are made
-of MNIST's test digits from fixed seeds.
+of MNIST's test digits from fixed seeds. The official file was made in the same way.
 
 Every array of videos has the shape (videos, frames, height, width, channels). Videos are
 uint8 in 0..255 for as long as possible and float32 in [0, 1] once a model sees them.
 """
+
+if __name__ == "__main__":
+    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
 
 import dataclasses
 import functools
 import hashlib
 from pathlib import Path
 
-from extras.cli import InputError, atomic_write  # comes before Keras: see extras/cli.py
-from extras import cli, pictures
-
 import keras
 import numpy as np
 import tyro
 
+from extras import cli, pictures
+from extras.cli import Failure, InputError, atomic_write
+from method.loop import check_frames
+
 ASSETS = Path(__file__).resolve().parent / "assets"
 
-MOVING_MNIST = "moving-mnist"  # what `--data` calls it
+# Moving MNIST as everybody makes it (Srivastava et al. 2015)
+SIZE = 64  # height and width of a frame in pixels
+FRAMES = 20  # of a video
+CONTEXT = 10  # of them are given, and the others predicted
+DIGITS_PER_VIDEO = 2
 DIGIT_SIZE = 28  # pixels; MNIST
-# Distance in a frame, as a share of the free space: 0.1 x (64 - 28) = 3.6 pixels (Srivastava et
-# al. 2015).
-STEP = 0.1
+STEP = 0.1  # distance in a frame, as a share of the free space: 0.1 x (64 - 28) = 3.6 pixels
+
+MOVING_MNIST = "moving-mnist"  # what `--data` calls it
 
 # md5 of the pixels as MNIST's own idx files hold them, the 16 bytes of header included.
 DIGITS_MD5 = {
@@ -44,6 +53,16 @@ DIGITS_MD5 = {
 TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: see train.py
 EVALUATION_STREAMS = {"validation": VALIDATION, "test": TEST}
 EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file
+
+# Videos that are forecast together have at most this many pixels in a frame, all of them
+# together, and this many predicted values: that bounds the memory.
+BATCH_PIXELS = 50 * SIZE * SIZE
+BATCH_VALUES = 2**25
+
+OFFICIAL_URL = "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
+OFFICIAL_BYTES = 819_200_096
+OFFICIAL_SHA256 = "c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3"
+OFFICIAL_PATH = Path("downloads/mnist_test_seq.npy")
 
 
 # Digits and videos ------------------------------------------------------------------------
@@ -102,7 +121,7 @@ def bounce(start, velocity, frames):
     return np.stack(positions, axis=-1)
 
 
-def move_digits(digits, numbers, frames=20, size=64):
+def move_digits(digits, numbers, frames=FRAMES, size=SIZE):
     """Draw one video for each row of random numbers.
 
     Args:
@@ -123,25 +142,15 @@ def move_digits(digits, numbers, frames=20, size=64):
     left, top = (room * x).astype(int), (room * y).astype(int)  # rounded down
 
     videos = np.zeros((len(numbers), frames, size, size), np.uint8)
-    # All digits are drawn at once, since training draws videos all the time. windows[v, t, y, x] is
-    # the 28x28 part of frame t of video v whose corner is at (y, x), without a copy:
-    # (videos, frames, room + 1, room + 1, 28, 28)
-    windows = np.lib.stride_tricks.sliding_window_view(
-        videos, (DIGIT_SIZE, DIGIT_SIZE), axis=(2, 3), writeable=True
-    )
-    video, frame = np.ogrid[: len(numbers), :frames]  # (videos, 1) and (1, frames)
-    for n in range(numbers.shape[1]):  # the digits of a video
-        place = (video, frame, top[:, n], left[:, n])
-        drawn = digits[which[:, n], None]  # (videos, 1, 28, 28)
-        # As in a loop over videos v and frames t:
-        #     part = videos[v, t, top : top + 28, left : left + 28]
-        #     part[:] = np.maximum(part, digit)
-        # windows[place] is one such part for each frame of each video: (videos, frames, 28, 28).
-        windows[place] = np.maximum(windows[place], drawn)
+    for v, n, t in np.ndindex(left.shape):  # videos, digits, frames
+        part = videos[v, t, top[v, n, t] :, left[v, n, t] :][:DIGIT_SIZE, :DIGIT_SIZE]
+        np.maximum(part, digits[which[v, n]], out=part)
     return videos[..., None]
 
 
-def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
+def make_videos(
+    digits, count, seed, digits_per_video=DIGITS_PER_VIDEO, frames=FRAMES, size=SIZE
+):
     """Make Moving MNIST videos; the same seed gives the same videos on every machine.
 
     A larger count begins with the same videos.
@@ -168,11 +177,29 @@ def make_videos(digits, count, seed, digits_per_video=2, frames=20, size=64):
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainingVideos:
+    """Moving MNIST's training set: new videos from the training digits whenever some are drawn.
+
+    Args:
+        digits_per_video, frames, size: as for `make_videos`.
+    """
+
+    digits_per_video: int = DIGITS_PER_VIDEO
+    frames: int = FRAMES
+    size: int = SIZE
+
+    def draw(self, count, seed):
+        """uint8 array (count, frames, size, size, 1); seed: a list of integers."""
+        digits, seed = load_digits("train"), [TRAINING, *seed]
+        return make_videos(digits, count, seed, self.digits_per_video, self.frames, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationVideos:
     """The fixed validation or test set. Videos are made when they are indexed: `videos[[3, 14]]`.
 
-    The two sets share no digit: validation takes every other one of MNIST's 10,000 test digits,
-    and test takes the rest. (Not one half each: the first 5,000 are cleaner than the last 5,000.)
+    The two sets share no digit: of MNIST's 10,000 test digits validation takes every second one,
+    and test takes the others. (Halves would differ: the first 5,000 are cleaner than the last.)
 
     Args:
         split: "validation" or "test".
@@ -180,9 +207,9 @@ class EvaluationVideos:
     """
 
     split: str
-    digits_per_video: int = 2
-    frames: int = 20
-    size: int = 64
+    digits_per_video: int = DIGITS_PER_VIDEO
+    frames: int = FRAMES
+    size: int = SIZE
 
     @property
     def digits(self):
@@ -219,10 +246,15 @@ def shift_frames(videos):
 
 
 def to_float(videos):
-    """uint8 in 0..255, or floats in [0, 1] -> float32 in [0, 1]."""
+    """uint8 in 0..255, or floats in [0, 1] -> float32 in [0, 1].
+
+    Raises:
+        InputError: videos are of another kind, or have values outside [0, 1].
+    """
     videos = np.asarray(videos)
     if videos.dtype == np.uint8:
         return videos.astype(np.float32) / 255
+    check_frames(videos)
     return videos.astype(np.float32, copy=False)
 
 
@@ -239,43 +271,59 @@ def copy_last(context, horizon):
     return np.repeat(context[:, -1:], horizon, axis=1)
 
 
-class MovingMNIST(keras.utils.PyDataset):
-    """Batches of new (x, y) pairs from the training digits, made when they are asked for.
-
-    A batch depends on (seed, epoch, index) alone, so any number of workers makes the same one.
-    `on_epoch_end` counts the epochs. Training sets `epoch` as well, because Keras may call
-    `on_epoch_end` once too often.
+def batches(videos, indices, horizon=FRAMES, verbose=0):
+    """Some of the videos, as many at a time as can be forecast together.
 
     Args:
-        seed: integer; other seeds, other videos.
-        batch_size: videos in a batch.
-        batches: batches in an epoch.
-        epoch: the epoch to start at.
-        digits_per_video, frames, size: as for `make_videos`.
+        videos: to be indexed by an array of numbers: (videos, frames, height, width, channels).
+        indices: which of them.
+        horizon: how many frames of each will be predicted.
+        verbose: 1 shows a progress bar.
+
+    Yields:
+        The next videos, as they are.
     """
+    height, width, channels = videos[indices[:1]].shape[2:]
+    pixels = height * width
+    batch_size = min(BATCH_PIXELS // pixels, BATCH_VALUES // (pixels * channels * horizon))
+    batch_size = max(1, batch_size)
+    bar = keras.utils.Progbar(len(indices), verbose=verbose, unit_name="video")
+    for start in range(0, len(indices), batch_size):
+        yield videos[indices[start : start + batch_size]]
+        bar.update(min(start + batch_size, len(indices)))
 
-    def __init__(self, seed, batch_size, batches, epoch=0, digits_per_video=2, frames=20, size=64):
-        super().__init__()
-        self.seed = seed
-        self.batch_size = batch_size
-        self.batches = batches
-        self.epoch = epoch
-        self.video_options = digits_per_video, frames, size
 
-    def __len__(self):
-        return self.batches
+# The official test file -------------------------------------------------------------------
 
-    def __getitem__(self, index):
-        """x, y: float32 in [0, 1], (batch_size, frames - 1, size, size, 1) each."""
-        return shift_frames(self.draw(index))
 
-    def draw(self, index):
-        """Videos of a batch, uint8 (batch_size, frames, size, size, 1)."""
-        seed = [TRAINING, self.seed, self.epoch, index]
-        return make_videos(load_digits("train"), self.batch_size, seed, *self.video_options)
+def download_official():
+    """Download the official test file, unless it is there, and check it; keep no other file.
 
-    def on_epoch_end(self):
-        self.epoch += 1
+    Returns:
+        Its path.
+
+    Raises:
+        Failure: no connection, it broke, or the bytes are wrong.
+    """
+    if OFFICIAL_PATH.exists():
+        return OFFICIAL_PATH
+    print(f"downloading {OFFICIAL_URL} ({OFFICIAL_BYTES / 2**20:.0f} MiB), once", flush=True)
+    with atomic_write(OFFICIAL_PATH) as temporary:
+        try:
+            keras.utils.get_file(
+                temporary.name,
+                OFFICIAL_URL,
+                file_hash=OFFICIAL_SHA256,
+                cache_dir=temporary.absolute().parent,
+                cache_subdir="",
+            )
+        except ValueError:  # by the hash
+            raise Failure(f"{OFFICIAL_URL} sent another file; nothing was kept") from None
+        except Exception as error:  # whatever the connection raises
+            raise Failure(
+                f"cannot download {OFFICIAL_URL} ({error}): check the connection and try again"
+            ) from None
+    return OFFICIAL_PATH
 
 
 # The command line -------------------------------------------------------------------------
@@ -289,12 +337,17 @@ class Arguments:
     """Seed of the random videos, 0 or above."""
     out: Path = Path("outputs")
     """Folder for the picture."""
+    download: bool = False
+    """Download the official test file (781 MiB), which only --data official needs, and check it."""
 
 
 def main():
     arguments = tyro.cli(Arguments)
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}: a seed is 0 or above")
+    if arguments.download:
+        print(f"the official test file: {download_official()}")
+        return
     cli.make_folder(arguments.out)
 
     digits = load_digits("train")
@@ -303,8 +356,8 @@ def main():
     for name, array, meaning in [
         ("digits", digits, "MNIST's training digits"),
         ("videos", videos, "(videos, frames, height, width, channels)"),
-        ("x", x, "what a model reads: frames 1 to 19"),
-        ("y", y, "what it should predict: frames 2 to 20"),
+        ("x", x, "what a model reads: all frames but the last"),
+        ("y", y, "what it should predict: all frames but the first"),
     ]:
         print(
             f"{name:7}{array.shape!s:22}{array.dtype!s:8} "

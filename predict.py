@@ -5,15 +5,14 @@
     python predict.py runs/cpu --count 1000        a run of yours
     python predict.py --data validation --horizon 20
     python predict.py --data official              all of the official test file, as papers do
-    python predict.py runs/clips --data film.mp4   your own: videos, frames, arrays
+    python predict.py runs/clips --data film       your own clips, from prepare.py
 
 After the context the model sees nothing but its own predictions; the real frames are used for
 scores alone. Written to the output folder:
 
-    predictions.npz   context, truth: as the data has them, uint8 in 0..255 or floats; prediction:
-                      float32; all three (videos, frames, height, width, channels). range: which
-                      floats are black and white, [0, 1] or those of `--range`. indices: which
-                      videos they are.
+    predictions.npz   context, truth: as the data has them; prediction: float32; all three (videos,
+                      frames, height, width, channels), in the data's unit. range: what black and
+                      white are in that unit. indices: which videos they are.
     scores.json       a list that each call that scores adds an entry to, the newest last: what was
                       forecast, when and by which command, each score for each predicted frame,
                       and the means; the same for copying the last frame of the context
@@ -30,61 +29,53 @@ Scores, per predicted frame and averaged over videos, of frames in [0, 1]:
                       scikit-image assumed that range for floats
 """
 
+if __name__ == "__main__":
+    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
+
 import dataclasses
 import functools
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
-from extras.cli import InputError, atomic_write  # comes before Keras
-from extras import cli
-
-import keras
 import numpy as np
+import pydantic
 import tyro
 from skimage.metrics import structural_similarity
 
 import data
 import model as models
-from extras import runs, sources, sprites
+import train
+from extras import cli, clips, runs
+from extras.cli import InputError, atomic_write
+from method import sprites
 
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
 
+Frames = Annotated[int, pydantic.Field(ge=1, le=100_000)]
 
-@dataclasses.dataclass
+
+@pydantic.dataclasses.dataclass(frozen=True)
 class Request:
     """What to forecast."""
 
     model: tyro.conf.Positional[Path] = runs.SHIPPED
     """A run folder or a .keras file; left out: the shipped weights."""
     data: str | None = None
-    """test, validation (of a run on own clips: theirs), official, or your own: a video file, an
-    array (.npy, .npz, .h5, .nc), a folder of such files or of frames. None: test; of a run on own
-    clips validation."""
-    count: int | None = None
+    """test, validation (of a run on own clips: theirs), official (downloads 781 MiB, once), or your
+    own: a file that prepare.py has written, or a .npy of videos. None: test; of a run on own clips
+    validation."""
+    count: pydantic.PositiveInt | None = None
     """How many videos. None: 100 to score, or all of the official test file; 4 to animate."""
-    seed: int | None = None
+    seed: pydantic.NonNegativeInt | None = None
     """Pick the videos at random by this seed. None: the first ones."""
-    context: int | None = None
+    context: Frames | None = None
     """Real frames to start from. None: 10, for a run on own clips as in its training."""
-    horizon: int | None = None
+    horizon: Frames | None = None
     """Frames to predict. None: 10, for a run on own clips as in its training."""
-    sprites: int = 0
+    sprites: Annotated[int, pydantic.Field(ge=0, le=100)] = 0
     """Split the context into N videos of one moving thing each, forecast each, and take the
     brightest pixels; for bright things on black that keep their shape. 0: off."""
-    size: tuple[int, ...] | None = None
-    """Height and width, or one number for a square, that own clips are resized and cropped to.
-    None: arrays keep their size, others get that of the model's training videos."""
-    value_range: Annotated[tuple[float, float] | None, tyro.conf.arg(name="range")] = None
-    """Own clips: which values are 0 (black) and 1 (white), in the data's units. None: as in the
-    run."""
-    axes: str | None = None
-    """An own array: its axes in order, a letter for each: N videos, T frames, H, W, C. None: as in
-    the run."""
-    stride: int | None = None
-    """Own clips: keep every Nth frame. None: as in the run."""
-    fps: float | None = None
-    """Own video files: sample this many frames a second by their time stamps. None: as in the run,
-    unless --stride is given."""
     out: Path = Path("outputs")
     """Folder to write to."""
 
@@ -92,24 +83,18 @@ class Request:
 # Scores -----------------------------------------------------------------------------------------
 
 
-def score(truth, prediction, verbose=0):
+def score(truth, prediction):
     """Compare predicted frames with the real ones.
 
     Args:
         truth, prediction: (videos, frames, height, width, channels), uint8 in 0..255 or float in
             [0, 1].
-        verbose: 1 shows a progress bar.
 
     Returns:
         A dict: for each name in SCORES a list over frames of the mean over videos, and "mean", a
         dict of the means over frames. See the top of this file for definitions.
     """
-    of_videos = []
-    bar = keras.utils.Progbar(len(truth), verbose=verbose, unit_name="video")
-    for videos in zip(truth, prediction):
-        of_videos.append(score_video(*videos))
-        bar.add(1)
-    return mean_over_videos(of_videos)
+    return mean_over_videos([score_video(*videos) for videos in zip(truth, prediction)])
 
 
 def score_video(real, predicted):
@@ -142,59 +127,133 @@ def mean_over_videos(scores):
 # Forecasts ------------------------------------------------------------------------------------
 
 
-def forecast(request, usual_count):
-    """Open what a request names, and forecast it.
+def complete(request, config):
+    """A request -> the same, with all that it leaves open as `config`, its model's, has it."""
+    own_clips = config.data != data.MOVING_MNIST and request.data != "official"
+    # Moving MNIST is scored with 10 + 10 frames, however a model was trained.
+    context = config.context if own_clips else data.CONTEXT
+    horizon = config.frames - config.context if own_clips else data.FRAMES - data.CONTEXT
+    return dataclasses.replace(
+        request,
+        data=request.data or ("validation" if own_clips else "test"),
+        context=request.context or context,
+        horizon=request.horizon or horizon,
+    )
+
+
+def open_videos(request, config):
+    """Open the videos that a request names.
 
     Args:
-        request: a `Request`; data, context and horizon are filled in where they were left out.
+        request: a `Request`, complete.
+        config: the `train.Config` of its model.
+
+    Returns:
+        videos: to be indexed by an array of numbers. Own clips are cut into windows of context +
+            horizon frames that do not overlap. If no clip has as many, a window has as many frames
+            as the longest clip.
+        value_range: (low, high), what black and white are in the data's unit.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    frames = request.context + request.horizon
+    if request.data == "official":
+        official = clips.ArrayFile(data.download_official(), frames_first=True)
+        return clips.Windows(official, official.spans, min(frames, data.FRAMES), data.FRAMES), (0, 1)
+    if request.data in data.EVALUATION_STREAMS and config.data == data.MOVING_MNIST:
+        options = config.digits_per_video, frames, config.size  # as in training
+        return data.EvaluationVideos(request.data, *options), (0, 1)
+    if request.data == "test":
+        raise InputError(
+            f"{request.model} was trained on {config.data}, which has no test set: "
+            "try --data validation, or other clips"
+        )
+    if request.data == "validation":
+        opened = clips.open_clips(config.data)
+        _, spans = clips.split_clips(opened.spans, config.frames)
+    else:
+        opened = clips.open_clips(request.data)
+        spans = opened.spans
+    frames = min(frames, max(spans[:, 1] - spans[:, 0]))
+    if frames < request.context:
+        raise InputError(
+            f"{request.data}: clips of {frames} frames are shorter than --context {request.context}"
+        )
+    return clips.Windows(opened, spans, frames, step=frames), opened.value_range
+
+
+def choose_indices(available, count=None, seed=None, usual_count=100):
+    """Numbers of the videos to forecast.
+
+    Args:
+        available: how many there are to choose from.
+        count: how many; None takes `usual_count`, or all if they are fewer.
+        seed: None takes the first ones; an integer picks at random, by this seed, and a smaller
+            count takes the first of a larger one.
+
+    Returns:
+        Integer array (count,), values in 0..available - 1.
+
+    Raises:
+        InputError: count is not in range.
+    """
+    count = min(usual_count, available) if count is None else count
+    if count > available:
+        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
+    if seed is None:
+        return np.arange(count)
+    return np.random.default_rng(seed).permutation(available)[:count]
+
+
+def open_request(request, config, usual_count):
+    """Find out what a request asks for.
+
+    Args:
+        request: a `Request`.
+        config: the `train.Config` of its model.
         usual_count: how many videos to take if the request does not say.
 
     Returns:
+        request: complete.
+        videos, value_range: as from `open_videos`.
+        indices: which videos to forecast, integers (count,).
+    """
+    request = complete(request, config)
+    videos, value_range = open_videos(request, config)
+    indices = choose_indices(len(videos), request.count, request.seed, usual_count)
+    return request, videos, value_range, indices
+
+
+def forecast(model, videos, indices, request):
+    """Forecast videos, as many at a time as memory takes.
+
+    Args:
+        model: a next-frame model.
+        videos: to be indexed by an array of numbers.
+        indices: which of them.
+        request: a `Request`, complete.
+
+    Yields:
         context, truth: (videos, frames, height, width, channels), uint8 in 0..255 or float in
             [0, 1]. The truth has as many frames as the data has after the context, at most the
             horizon.
         prediction: (videos, horizon, height, width, channels), float32 in [0, 1].
-        indices: which videos of the data they are.
-        value_range: (low, high), what black and white are in the data's units.
 
     Raises:
-        InputError: the model or the data cannot be used, or do not fit each other.
+        InputError: the videos do not fit the model.
+        Failure: a prediction is no number.
     """
-    if request.sprites < 0:
-        raise InputError(f"--sprites {request.sprites}: must be a number of sprites, or 0")
-    model = runs.load_model(request.model)
-    folder = sources.folder_of(request.model)
-    run = runs.read_config(folder) if (folder / "environment.json").exists() else {}
-    # Moving MNIST is scored with 10 + 10 frames, however a model was trained.
-    as_trained = sources.has_own_clips(run) and request.data != "official"
-    if request.data is None:
-        request.data = "validation" if as_trained else "test"
-    if request.context is None:
-        request.context = run["context"] if as_trained else 10
-    if request.horizon is None:
-        request.horizon = run["frames"] - run["context"] if as_trained else 10
-    for name, frames in (("--context", request.context), ("--horizon", request.horizon)):
-        if not 1 <= frames <= 100_000:
-            raise InputError(f"{name} {frames}: must be a number of frames, 1 to 100,000")
-    videos, value_range = sources.open_videos(request, model, run)
-    indices = sources.choose_indices(len(videos), request.count, request.seed, usual_count)
-    frames = videos[indices[:1]].shape[1]
-    if frames < request.context:
-        raise InputError(
-            f"{request.data}: videos of {frames} frames are shorter than "
-            f"--context {request.context}"
-        )
-
-    rollout = models.rollout
+    rollout = functools.partial(models.rollout, model)
     if request.sprites:
-        rollout = functools.partial(sprites.rollout, count=request.sprites)
-    parts = [
-        (batch, rollout(model, data.to_float(batch[:, : request.context]), request.horizon))
-        for batch in sources.batches(videos, indices, request.horizon, verbose=1)
-    ]
-    videos, prediction = (np.concatenate(part) for part in zip(*parts))
-    context, truth = np.split(videos, [request.context], axis=1)
-    return context, truth, prediction, indices, value_range
+        radius = model.architecture.motion_radius or sprites.RADIUS
+        rollout = functools.partial(sprites.rollout, rollout, count=request.sprites, radius=radius)
+    for batch in data.batches(videos, indices, request.horizon, verbose=1):
+        context, truth = np.split(batch, [request.context], axis=1)
+        prediction = rollout(data.to_float(context), request.horizon)
+        if not np.isfinite(prediction).all():
+            raise cli.Failure(f"{request.model} predicts values that are no numbers")
+        yield context, truth, prediction
 
 
 # The command line -------------------------------------------------------------------------------
@@ -217,50 +276,78 @@ def print_scores(scores, copying):
     print(f" mean{ours}    {theirs}")
 
 
-def main():
-    request = tyro.cli(Request, description=__doc__.split("\n\n")[0])
-    with cli.folder_lock(request.out):
-        forecast_and_score(request)
+def write_npz(path, arrays):
+    """Write a compressed .npz file part by part, so that no array need be in memory as a whole.
+
+    Args:
+        path: the file.
+        arrays: for each name (shape, dtype, an iterable of parts along the first axis).
+    """
+    with (
+        atomic_write(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, (shape, dtype, parts) in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+                for part in parts:
+                    file.write(np.ascontiguousarray(part, dtype).data)
 
 
-def forecast_and_score(request):
-    """Do what a `Request` says, in an output folder that no other process uses."""
+def forecast_and_score(request, model, config):
+    """Do what a `Request` says, with its model, of which `config` is the `train.Config`."""
     here = runs.environment()
     scores_path = request.out / "scores.json"
     earlier = runs.read_json(scores_path, list) if scores_path.exists() else []
     usual_count = data.EVALUATION_VIDEOS if request.data == "official" else 100
-    context, truth, prediction, indices, value_range = forecast(request, usual_count)
+    request, videos, (low, high), indices = open_request(request, config, usual_count)
+    first = videos[indices[:1]]
+    scored = first.shape[1] - request.context
 
-    def in_units(videos):
-        """Values in [0, 1] -> the data's units; uint8 is left as it is."""
-        low, high = value_range
-        return videos if value_range == (0, 1) else low + (high - low) * data.to_float(videos)
+    def in_units(frames):
+        """Values in [0, 1] -> the data's unit; those of plain pixels are left as they are."""
+        return frames if (low, high) == (0, 1) else low + (high - low) * data.to_float(frames)
 
+    scores, copying = [], []
+
+    def predictions():
+        for context, truth, prediction in forecast(model, videos, indices, request):
+            copies = data.copy_last(context, scored)
+            scores.extend(map(score_video, truth, prediction[:, :scored]))
+            copying.extend(map(score_video, truth, copies))
+            yield in_units(prediction)
+
+    def real(part):
+        return (in_units(batch[:, part]) for batch in data.batches(videos, indices))
+
+    dtype, size = in_units(first).dtype, first.shape[2:]
+    count, context, horizon = len(indices), request.context, request.horizon
     path = request.out / "predictions.npz"
-    with atomic_write(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            context=in_units(context),
-            truth=in_units(truth),
-            prediction=in_units(prediction),
-            range=np.array(value_range, float),
-            indices=indices,
-        )
+    cli.refuse_input(path, request.data, request.model)
+    write_npz(
+        path,
+        {
+            "prediction": ((count, horizon, *size), np.float32, predictions()),
+            "context": ((count, context, *size), dtype, real(slice(context))),
+            "truth": ((count, scored, *size), dtype, real(slice(context, None))),
+            "range": ((2,), float, [[low, high]]),
+            "indices": ((count,), int, [indices]),
+        },
+    )
     print(f"predictions: {path}")
-    scored = truth.shape[1]
     if scored == 0:
         print(f"{request.data} ends with the context: there is nothing to score")
         return
-    if scored < request.horizon:
+    if scored < horizon:
         print(f"{request.data} has {scored} frames after the context: only these are scored")
-    scores = score(truth, prediction[:, :scored], verbose=1)
-    copying = score(truth, data.copy_last(context, scored))
+    scores, copying = mean_over_videos(scores), mean_over_videos(copying)
     names = ("data", "seed", "context", "horizon", "sprites")
     entry = {
         **{name: getattr(request, name) for name in names},
         "model": str(request.model),
-        "count": len(indices),
-        "range": value_range,
+        "count": count,
+        "range": [low, high],
         **{key: here[key] for key in ("started", "command", "commit", "backend", "keras")},
         **scores,
         "copy_last": copying,
@@ -273,6 +360,19 @@ def forecast_and_score(request):
             "These forecasts are worse than copying the last frame: the model does not know such "
             "videos. Train one on them: python train.py --data PATH"
         )
+
+
+def config_of(path):
+    """The `train.Config` of a model, from its run's folder; of a file elsewhere the default one."""
+    folder = path if path.is_dir() else path.parent
+    in_run = (folder / "environment.json").exists()
+    return train.read_config(folder) if in_run else train.Config()
+
+
+def main():
+    request = tyro.cli(Request, description=__doc__.split("\n\n")[0])
+    cli.make_folder(request.out)
+    forecast_and_score(request, runs.load_model(request.model), config_of(request.model))
 
 
 if __name__ == "__main__":

@@ -4,15 +4,20 @@
     python train.py                                    an hour on two CPU cores
     KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
     python train.py --filters 96 --run runs/mine       any hyperparameter is an option
-    python train.py --data clips --run runs/clips      your own: videos, frames, arrays
+    python train.py --data clips --run runs/clips      your own clips, from prepare.py
     python train.py --resume runs/mine                 go on after an interruption
     python train.py --config runs/mine --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own predictions,
-as it must when it forecasts. In the first `sampling_epochs` it is helped: each frame after the ten
-is real with a probability that falls from 1 to 0 ("scheduled sampling", Bengio et al. 2015); once
-it has been given its own prediction, it goes on alone to the end. Gradients flow through the
-predictions that are fed back. What a run leaves in its folder is listed in extras/runs.py.
+as it must when it forecasts. At first it is helped ("scheduled sampling", Bengio et al. 2015): each
+later frame is real with probability p, which falls from 1 to 0 over the first `sampling_epochs`;
+after a video's first predicted frame all are predicted. Gradients flow through the predictions that
+are fed back. Four masks over time (# real, . predicted):
+
+    p = 1        ###################
+    p = 0.8      #################..
+    p = 0.4      ############.......
+    p = 0        ##########.........
 
 One batch of the `cpu` preset, with its shapes:
 
@@ -20,33 +25,35 @@ One batch of the `cpu` preset, with its shapes:
     x, y                 (16, 19, 64, 64, 1)  frames 1 to 19, and 2 to 20, which are the targets
     real_mask            (16, 19)             whether x, or the last prediction, is the input
     predictions          (16, 19, 64, 64, 1)  by 19 steps of the model
-    predicted motion     (16, 19, 16, 16, 18) logits for each block of 4x4 pixels
-    loss                 squared error of all 19 predictions, + 0.1 x the motion's cross-entropy
+    loss                 squared error of all 19 predictions, + 0.1 x the motion's cross-entropy,
+                         which the forecaster adds by itself
 """
 
+if __name__ == "__main__":
+    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
+
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated, Literal
-
-from extras.cli import InputError  # comes before Keras: see extras/cli.py
-from extras import cli
 
 import keras
 import numpy as np
 import pydantic
 import tyro
 from keras import ops
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 import data
 import model as models
-from extras import clips, devices, motion, optimizer, runs, sources, trackers
+from extras import cli, clips, devices, runs, trackers
+from extras.cli import InputError
+from method.optimizer import make_optimizer
 
 
 # A loss takes the real and the predicted frames, both (batch, frames - 1, height, width, channels).
-# --motion-weight was chosen for a loss that is summed over pixels, as the motion's is.
 
 
+@keras.saving.register_keras_serializable("next_frame")
 def squared_error(y, prediction):
     """Squared error summed over the pixels of a frame, averaged over frames and videos."""
     return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
@@ -56,50 +63,44 @@ LOSSES = {"squared_error": squared_error, "binary_crossentropy": "binary_crossen
 
 MODELS = {"forecaster": models.Forecaster, "keras-example": models.KerasExample}
 
+Count = Annotated[int, pydantic.Field(ge=1, le=10**6)]
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class Config:
     """The hyperparameters."""
 
-    # The defaults are the `cpu` preset.
+    # The defaults are the `cpu` preset. To change those of another one, edit `PRESETS`.
     # tyro makes an option of each field, and its help of the line below it; pydantic checks values.
 
     # The data
-    data: str = pydantic.Field(data.MOVING_MNIST, min_length=1)
-    """moving-mnist, or your own clips: a video file, an array, a folder of these or of frames."""
-    frames: PositiveInt = 20
+    frames: Annotated[int, pydantic.Field(ge=2, le=1000)] = data.FRAMES
     """Frames of a training video (20: Srivastava et al. 2015)."""
-    context: PositiveInt = 10
+    context: Count = data.CONTEXT
     """Real frames that a forecast starts from (10: Srivastava et al. 2015)."""
-    size: tuple[PositiveInt, ...] = pydantic.Field((64,), min_length=1, max_length=2)
-    """Height and width in pixels, or one number for a square (64: Srivastava et al. 2015)."""
-    digits_per_video: PositiveInt = 2
-    """Digits in a video of Moving MNIST (2: Srivastava et al. 2015)."""
-    value_range: Annotated[tuple[float, float] | None, tyro.conf.arg(name="range")] = None
-    """Own clips: which values are 0 (black) and 1 (white), in the data's units."""
-    axes: str | None = None
-    """Own arrays: a letter for each axis, in order: N videos, T frames, H, W, C."""
-    stride: PositiveInt = 1
-    """Own clips: keep every Nth frame."""
-    fps: PositiveFloat | None = None
-    """Own video files: frames a second to sample, by their time stamps."""
+    size: Annotated[int, pydantic.Field(ge=data.DIGIT_SIZE, le=1024)] = data.SIZE
+    """Moving MNIST: height and width in pixels (64: Srivastava et al. 2015)."""
+    digits_per_video: Annotated[int, pydantic.Field(ge=1, le=100)] = data.DIGITS_PER_VIDEO
+    """Moving MNIST: digits in a video (2: Srivastava et al. 2015)."""
+    data: str = pydantic.Field(data.MOVING_MNIST, min_length=1)
+    """moving-mnist, or your own clips: a file that prepare.py has written, or a .npy of videos."""
 
     # Training
-    epochs: PositiveInt = 6
+    epochs: Count = 6
     """How many; see --cooldown."""
-    steps_per_epoch: PositiveInt = 125
+    steps_per_epoch: Count = 125
     """Batches in an epoch, after which the run is scored and saved."""
-    batch_size: PositiveInt = 16
+    batch_size: Count = 16
     """Videos in a batch, on all devices together."""
-    muon_learning_rate: NonNegativeFloat = 5e-3
+    muon_learning_rate: pydantic.NonNegativeFloat = 5e-3
     """Of Muon, an optimizer for hidden layers' kernels (Jordan et al. 2024); 0: Adam trains all."""
-    adam_learning_rate: PositiveFloat = 1e-3
+    adam_learning_rate: pydantic.PositiveFloat = 1e-3
     """Of Adam, for the first layer, the heads, biases and norms (1e-3: Kingma and Ba 2015)."""
-    sampling_epochs: NonNegativeInt = 4
+    sampling_epochs: pydantic.NonNegativeInt = 4
     """Epochs in which the probability that a frame beyond the context is real falls to 0."""
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
     """Initial weights, training videos and scheduled sampling follow from it."""
-    validation_videos: PositiveInt = 200
+    validation_videos: Count = 200
     """Validation videos to forecast after each epoch; all, if own clips have fewer."""
     init: str | None = None
     """Weights to start from, of a model of the same size: a .keras file or a run's folder."""
@@ -114,23 +115,55 @@ class Config:
 
     # The loss and the optimizer
     loss: Literal[tuple(LOSSES)] = "squared_error"
-    """Between real and predicted frames. binary_crossentropy is a mean over pixels: with it divide
-    --motion-weight by their number (64x64: 2.4e-5)."""
-    motion_weight: NonNegativeFloat = 0.1
-    """Weight of the cross-entropy between predicted and measured motion; 0: none."""
+    """Between real and predicted frames. binary_crossentropy is a mean over pixels: see
+    --motion-weight."""
     teacher_forcing: bool = False
     """Give real frames throughout, as the Keras example does."""
-    weight_decay: NonNegativeFloat = 0.01
+    weight_decay: pydantic.NonNegativeFloat = 0.01
     """How much Muon's kernels shrink in a step, times the learning rate."""
-    warmup_steps: NonNegativeInt = 100
+    warmup_steps: pydantic.NonNegativeInt = 100
     """Steps over which the learning rates rise from zero."""
     cooldown: float = pydantic.Field(0.8, ge=0, le=1)
-    """Share of the epochs, the last ones, in which the learning rates fall to zero (Hagele et al.
+    """Share of the steps, the last ones, in which the learning rates fall to zero (Hagele et al.
     2024); 0: they stay."""
-    global_clipnorm: NonNegativeFloat = 1.0
+    global_clipnorm: pydantic.NonNegativeFloat = 1.0
     """Largest norm of all gradients together; 0: no clipping."""
     average: bool = True
     """Score and save a moving average of the weights (Shamir and Zhang 2013)."""
+
+    def check(self):
+        """Raise an InputError, with the remedy, for fields that do not fit together."""
+        if self.frames <= self.context:
+            raise InputError(
+                f"--frames {self.frames} leaves nothing to predict after --context {self.context}"
+            )
+        if self.model == "keras-example" and self.remat:
+            raise InputError(
+                "--remat is not for keras-example: its BatchNormalization counts each step"
+            )
+        own = [f"--{name.replace('_', '-')}" for name in ("size", "digits_per_video")
+               if getattr(self, name) != getattr(Config(), name)]
+        if own and self.data != data.MOVING_MNIST:
+            raise InputError(f"{' '.join(own)}: only for {data.MOVING_MNIST}; prepare.py has --size")
+
+    def remarks(self):
+        """Sentences on what this config hardly means."""
+        if not self.teacher_forcing and self.sampling_epochs >= self.epochs:
+            yield (
+                f"WARNING: with {self.epochs} epochs and --sampling-epochs {self.sampling_epochs} "
+                "training never reaches its closed loop: lower --sampling-epochs"
+            )
+        if self.cooldown == 0 and self.average:
+            yield "The learning rates stay to the end (--cooldown 0)."
+        if self.warmup_steps >= self.epochs * self.steps_per_epoch:
+            yield f"WARNING: --warmup-steps {self.warmup_steps} are longer than the whole run"
+        radius, distance = self.architecture.motion_radius, data.STEP * (self.size - data.DIGIT_SIZE)
+        measures = self.model == "forecaster" and radius > 0
+        if measures and self.data == data.MOVING_MNIST and distance > radius:
+            yield (
+                f"WARNING: digits move up to {distance:.1f} pixels a frame, and --motion-radius is "
+                f"{radius} (at most 7): what moves farther must be painted"
+            )
 
 
 # Whatever a preset leaves out, in its architecture too, is as in `cpu`.
@@ -161,7 +194,7 @@ PRESETS = {
         sampling_epochs=3,
         cooldown=0.4,
     ),
-    # keras.io/examples/vision/conv_lstm: 64 filters, batches of 5, Adam, cross-entropy, teacher
+    # keras.io/examples/vision/conv_lstm: 64 filters a layer, batches of 5, Adam, cross-entropy, teacher
     # forcing, 900 videos an epoch, 20 epochs. (It also stops early, and lowers the learning rate,
     # when the validation loss stops improving. That is left out here.)
     "keras-example": Config(
@@ -187,108 +220,138 @@ def build_model(config):
     """The model that a config describes, with new weights."""
     model = MODELS[config.model](config.architecture)
     model.remat = config.remat
-    height, width = clips.height_and_width(config.size)
-    model.build((None, None, height, width, config.architecture.channels))
+    model.build()
     return model
 
 
-class ClosedLoop(keras.Model):
-    """A next-frame model with the mask as one more input, and the motion as one more output.
-
-    {"videos": x, "real_mask": which of its frames to use} -> {"frames": the predictions}, and, if
-    there is a motion loss, "motion": logits of the predicted motion, for blocks of 4x4 pixels,
-    (batch, frames - 1, height / 4, width / 4, 2 (2 motion_radius + 1)), height and width being
-    those of padded frames. The losses are over all frames - 1 predictions, those within the context too;
-    scores count only those after it.
-    """
-
-    def __init__(self, model, config):
-        super().__init__()
-        self.model = model
-        self.built = True  # its only layer, the model, is built
-        losses, weights = {"frames": LOSSES[config.loss]}, {"frames": 1}
-        if has_motion_loss(config):
-            losses["motion"], weights["motion"] = motion.cross_entropy, config.motion_weight
-        self.outputs_motion = "motion" in losses
-        self.compile(optimizer.make_optimizer(config), loss=losses, loss_weights=weights)
-        # Now and not in the first step, so that `--resume` can load the optimizer's state.
-        self.optimizer.build(self.trainable_variables)
-
-    def get_config(self):
-        return {}  # a checkpoint is never rebuilt from this: `runs.resume` loads its weights
-
-    def call(self, inputs, training=False):
-        frames, states = self.model.unroll(inputs["videos"], inputs["real_mask"], training)
-        outputs = {"frames": frames}  # (batch, frames - 1, height, width, channels)
-        if self.outputs_motion:
-            outputs["motion"] = ops.stack([state["predicted_motion"] for state in states], axis=1)
-        return outputs
+def compile_model(model, config):
+    """Give a model its loss and its optimizer; freeze layers before."""
+    model.compile(make_optimizer(config, model.adam_layers), loss=LOSSES[config.loss])
+    # Now and not in the first step, so that `--resume` can load the optimizer's state.
+    model.optimizer.build(model.trainable_variables)
 
 
-def has_motion_loss(config):
-    measures_motion = config.model == "forecaster" and config.architecture.motion_radius > 0
-    return measures_motion and config.motion_weight > 0
+class Batches(keras.utils.PyDataset):
+    """Training batches: ({"videos": x, "real_mask": which frames to use}, y).
 
-
-class ClosedLoopVideos(data.MovingMNIST):
-    """Training pairs as `ClosedLoop` takes them.
-
-    One Keras batch: batch_size videos, sharded over processes. Random numbers are drawn for the
-    whole batch, so that what is trained does not depend on the processes.
+    A batch depends on the seed, the epoch and its index alone.
 
     Args:
         config: a `Config`.
+        videos: what to draw from, a `data.TrainingVideos` or `clips.Windows`.
         epoch: the epoch to start at.
-        windows: `clips.Windows`, all stretches of own clips that are as long as a video; None:
-            Moving MNIST.
     """
 
-    def __init__(self, config, epoch=0, windows=None):
-        super().__init__(
-            config.seed,
-            config.batch_size,
-            config.steps_per_epoch,
-            epoch,
-            config.digits_per_video,
-            config.frames,
-            config.size[0],
-        )
+    def __init__(self, config, videos, epoch=0):
+        super().__init__()
         self.config = config
-        self.windows = windows
+        self.videos = videos
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.config.steps_per_epoch
 
     def __getitem__(self, index):
-        """{"videos": x, "real_mask": booleans}, {"frames": y, "motion": the whole videos}."""
-        config, seeds = self.config, [self.seed, self.epoch, index]
-        rows = devices.process_rows(config.batch_size)  # all, unless processes share the batch
-        if self.windows is None:
-            videos = self.draw(index)
-        else:
-            rng = np.random.default_rng([data.TRAINING, *seeds])
-            videos = self.windows[rng.integers(len(self.windows), size=config.batch_size)]
-        videos = data.to_float(videos[rows])
-        x, y = data.shift_frames(videos)
-        real_mask = np.ones((config.batch_size, config.frames - 1), bool)
+        config = self.config
+        seed = [config.seed, self.epoch, index]
+        videos = self.videos.draw(config.batch_size, seed)
+        x, y = data.shift_frames(videos)  # (batch, frames - 1, height, width, channels) each
+        real_mask = np.ones(x.shape[:2], bool)
         if not config.teacher_forcing:
             batches_done = self.epoch * config.steps_per_epoch + index
             sampling_batches = config.sampling_epochs * config.steps_per_epoch
-            is_over = batches_done >= sampling_batches
-            probability = 0 if is_over else 1 - batches_done / sampling_batches
-            rng = np.random.default_rng([data.SAMPLING, *seeds])
-            # Beyond the context each frame is real with this probability; after the first that is
-            # not, none is: the model goes on by itself, as it must when it forecasts.
+            probability = max(0, 1 - batches_done / sampling_batches) if sampling_batches else 0
+            rng = np.random.default_rng([data.SAMPLING, *seed])
             real = rng.random(real_mask[:, config.context :].shape) < probability
             real_mask[:, config.context :] = np.logical_and.accumulate(real, axis=1)
-        targets = {"frames": y}
-        if has_motion_loss(config):
-            # The target of the motion's loss: it measures in the real videos how things moved.
-            targets["motion"] = videos
-        return {"videos": x, "real_mask": real_mask[rows]}, targets
+        return {"videos": x, "real_mask": real_mask}, y
+
+
+def open_sets(config):
+    """What to train and to validate on.
+
+    Returns:
+        training: has `draw(count, seed)`, as `data.TrainingVideos` has.
+        validation: videos, to be indexed by an array of numbers.
+        channels: those of a frame.
+        opened: the file, as `clips.open_clips` returns it; None: Moving MNIST.
+    """
+    if config.data == data.MOVING_MNIST:
+        options = config.digits_per_video, config.frames, config.size
+        return data.TrainingVideos(*options), data.EvaluationVideos("validation", *options), 1, None
+    opened = clips.open_clips(config.data)
+    spans, validation_spans = clips.split_clips(opened.spans, config.frames)
+    training = clips.Windows(opened, spans, config.frames, step=1)
+    validation = clips.Windows(opened, validation_spans, config.frames, step=config.frames)
+    names = [opened.names[np.searchsorted(opened.spans[:, 1], end)] for _, end in validation_spans]
+    print(
+        f"training clips: {len(spans)}; validation: {len(validation)} stretches of {config.frames} "
+        f"frames, of {', '.join(names[:3])}{' and others' * (len(names) > 3)}"
+    )
+    return training, validation, opened.shape[-1], opened
+
+
+def rollout_error(forecast, videos, context):
+    """Forecast videos, and square the error.
+
+    Args:
+        forecast: a function of the context and the horizon, as `data.copy_last` is.
+        videos: batches of them, (batch, frames, height, width, channels).
+        context: how many frames are given.
+
+    Returns:
+        error: squared error of each predicted frame, summed over pixels, averaged over videos:
+            (frames - context,).
+        samples: context, truth and prediction of the first three videos.
+    """
+    errors, samples = [], []
+    for batch in videos:
+        given, truth = batch[:, :context], batch[:, context:]
+        prediction = forecast(data.to_float(given), truth.shape[1])
+        errors.append(np.square(prediction - data.to_float(truth)).sum(axis=(2, 3, 4)))
+        samples = samples or [part[:3] for part in (given, truth, prediction)]
+    return np.concatenate(errors).mean(axis=0), samples
+
+
+class Validation(keras.callbacks.Callback):
+    """After each epoch: roll out validation videos, square the error, keep the best weights.
+
+    The moving average of the weights forecasts better than the weights, so it is scored and saved,
+    in a model of its own. The one in training is never touched.
+
+    Args:
+        config: a `Config`.
+        averaged: a model like the one in training.
+        videos: the validation set; as many as the config says are forecast, evenly spaced.
+        run: the `runs.Run` that saves.
+    """
+
+    def __init__(self, config, averaged, videos, run):
+        super().__init__()
+        count = min(config.validation_videos, len(videos))
+        indices = np.linspace(0, len(videos) - 1, count).astype(int)
+        self.error = lambda forecast: rollout_error(
+            forecast, data.batches(videos, indices), config.context
+        )
+        self.averaged = averaged
+        self.run = run
+
+    def on_train_begin(self, logs=None):
+        error, _ = self.error(data.copy_last)
+        self.run.start_log(error.mean())
+
+    def on_epoch_end(self, epoch, logs):
+        runs.copy_averaged_weights(self.model, self.averaged)
+        with devices.alone():  # scoring and saving wait for no other process
+            error, samples = self.error(functools.partial(models.rollout, self.averaged))
+            logs["val_mse"] = error.mean()  # for the progress bar
+            self.run.save(epoch, logs, error, samples, self.model, self.averaged)
 
 
 # Training ---------------------------------------------------------------------------------------
 
 
-def train(config, folder, resume=False, log=None, distribution=None):
+def train(config, folder, resume=False, log=None):
     """Train as configured, and leave a run folder.
 
     Args:
@@ -296,74 +359,53 @@ def train(config, folder, resume=False, log=None, distribution=None):
         folder: the run folder; new, or with `resume` one that is to go on. Its config may then
             differ in `epochs` alone.
         log: "tensorboard" or "wandb" reports the run there, too.
-        distribution: what `devices.start` returns; None trains on one device.
 
     Raises:
         InputError: the config cannot be trained, or the folder cannot be used.
         Failure: the loss became infinite or not a number.
     """
-    folder = Path(folder)
-    sources.check_config(config)
+    config.check()
     trackers.check_installed(log)
-    initial = None if resume else runs.initial_model(config)
-    with runs.own_folder(folder, resume):
-        fit(config, folder, initial, resume, log, distribution)
-
-
-def fit(config, folder, initial, resume, log, distribution):
-    """What `train` does, within a folder that no other run uses."""
-    here = runs.environment(distribution)
-    print(f"{here['backend']} on {', '.join(here['devices'])}, {config.architecture.precision}")
-    windows, validation, channels = sources.training_sets(config, folder, distribution)
+    training, validation, channels, opened = open_sets(config)
     architecture = dataclasses.replace(config.architecture, channels=channels)
     config = dataclasses.replace(config, architecture=architecture)
-
-    keras.utils.set_random_seed(config.seed)
-    with devices.distribution_scope(distribution):
+    with runs.Run(folder, config, resume, opened) as run:
+        keras.utils.set_random_seed(config.seed)
         model = build_model(config)
-        closed_loop = ClosedLoop(model, config)
-    epoch, log_rows = 0, []
-    if resume:
-        epoch, log_rows = runs.resume(
-            folder, runs.read_config(folder, Config), config, closed_loop, here
+        with devices.alone():
+            averaged = build_model(config)
+        run.copy_initial_weights(model)
+        compile_model(model, config)
+        run.restore(model)
+        print(
+            f"{config.model}, {model.count_params():,} parameters, {config.architecture.precision}; "
+            f"{config.epochs} epochs of {config.steps_per_epoch} batches of {config.batch_size} "
+            f"videos, into {folder}"
         )
-        if epoch == config.epochs:
-            print(
-                f"All epochs of {folder} are done. Start another run from its weights: "
-                f"--config {folder} --init {folder} --run OTHER"
-            )
-    else:
-        if initial:
-            runs.copy_weights(initial, model)
-        runs.start(folder, config, closed_loop, here)
-
-    print(
-        f"{config.model}, {model.count_params():,} parameters; {config.epochs} epochs of "
-        f"{config.steps_per_epoch} batches of {config.batch_size} videos, into {folder}"
-    )
-    print("The first batch takes longest: the model is compiled for it.", flush=True)
-    training = ClosedLoopVideos(config, epoch, windows)
-    # The moving average of the weights forecasts better than the weights, so it has a model of its
-    # own. In place of validation_data: after each epoch `ScoreAndSave` copies the average into it,
-    # forecasts validation videos with it in closed loop, logs the error as val_mse, and saves.
-    averaged = build_model(config)
-    with cli.polite_ctrl_c() as asked_to_stop, devices.distribution_scope(distribution):
-        score_and_save = runs.ScoreAndSave(
-            folder, config, averaged, log_rows, asked_to_stop, training, validation
-        )
-        callbacks = [score_and_save]
-        if log and devices.process == 0:
-            callbacks.append(trackers.TRACKERS[log](folder, config))
-        closed_loop.fit(
-            training,
+        for remark in config.remarks():
+            print(remark)
+        print("The first batch takes longest: the model is compiled for it.", flush=True)
+        batches = Batches(config, training, run.epoch)
+        callbacks = [
+            Validation(config, averaged, validation, run),
+            runs.Watch(run, batches),
+            *trackers.callbacks(log, run.folder, config),
+        ]
+        model.fit(
+            devices.share(batches),
             shuffle=False,  # all videos are random already, and --resume needs their order
-            initial_epoch=epoch,
+            initial_epoch=run.epoch,
             epochs=config.epochs,
             callbacks=callbacks,
         )
 
 
 # The command line -------------------------------------------------------------------------------
+
+
+def read_config(path):
+    """The `Config` of a run, from its folder or its config.json."""
+    return runs.read_config(path, Config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -394,7 +436,7 @@ def main():
     # First read which preset or run is meant; then read all options, with its values as defaults.
     start, _ = tyro.cli(Start, return_unknown_args=True, add_help=False)
     source = start.resume or start.config
-    defaults = runs.read_config(source, Config) if source else PRESETS[start.preset]
+    defaults = read_config(source) if source else PRESETS[start.preset]
     arguments = tyro.cli(
         Arguments,
         default=Arguments(start, defaults, devices.Devices()),
@@ -419,8 +461,8 @@ def main():
     if config.data != data.MOVING_MNIST:
         config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
     folder = start.resume or start.run or Path("runs") / start.preset
-    distribution = devices.start(arguments.devices, config.batch_size)
-    train(config, folder, bool(start.resume), start.log, distribution)
+    devices.start(arguments.devices, config.batch_size)
+    train(config, folder, bool(start.resume), start.log)
 
 
 if __name__ == "__main__":

@@ -1,93 +1,21 @@
-"""What scripts share: the backend's environment, one-line errors, Ctrl-C, files written whole.
+"""What scripts share: one-line errors, Ctrl-C, files written whole.
 
-Open it to change how scripts start and end. Every other file imports this one before Keras,
-because a backend reads its environment variables once, while it is imported.
+Open it to change how scripts start and end.
 """
 
 import contextlib
-import importlib.util
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
-# What requirements.txt installs, by the names to import; Keras itself speaks for its backend.
-PACKAGES = ("PIL", "filelock", "keras", "matplotlib", "numpy", "pydantic", "skimage", "tyro")
+from method.errors import Failure, InputError
 
-if sys.version_info < (3, 11):  # noqa: UP036, whoever starts it may have an older one
-    sys.exit(
-        f"this needs Python 3.11 or 3.12, and {sys.executable} is Python {sys.version.split()[0]}: "
-        "make a virtual environment with one of them, as by python3.12 -m venv .venv"
-    )
-missing = [package for package in PACKAGES if not importlib.util.find_spec(package)]
-if missing:
-    sys.exit(
-        f"not installed: {', '.join(missing)}. Activate your virtual environment, or run "
-        f"{sys.executable} -m pip install -r requirements.txt"
-    )
-
-import filelock
-
-# TensorFlow's start-up notes bury our own first lines. Set this to 0 to read them.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Take GPU memory as it is needed, so that other programs on the GPU keep running.
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-@contextlib.contextmanager
-def silent_libraries():
-    """Keep what compiled libraries write straight to the error output, descriptor 2, quiet."""
-    error_output = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(error_output, 2)
-        os.close(nowhere)
-        os.close(error_output)
-
-
-KERAS_NEEDED = "3.13"  # also in requirements.txt; before it, Muon and `remat` are not there
-
-# While they load, TensorFlow's libraries heed no level. Python's errors still show: they are
-# raised, and printed later.
-quiet = os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
-try:
-    with silent_libraries() if quiet else contextlib.nullcontext():
-        import keras
-except (ImportError, ValueError) as error:
-    sys.exit(
-        f"Keras cannot start its backend ({error}): set KERAS_BACKEND to an installed one, "
-        "tensorflow or jax; pip install -r requirements.txt brings TensorFlow"
-    )
-if tuple(map(int, keras.__version__.split(".")[:2])) < tuple(map(int, KERAS_NEEDED.split("."))):
-    sys.exit(
-        f"this needs Keras {KERAS_NEEDED} or later, and Keras {keras.__version__} is installed: "
-        "pip install -r requirements.txt"
-    )
-if keras.backend.backend() not in ("tensorflow", "jax"):
-    print("this needs KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax", file=sys.stderr)
-    sys.exit(2)
-# A person's ~/.keras/keras.json may say otherwise. Channels are last in every array of ours.
-keras.config.set_image_data_format("channels_last")
-keras.config.set_floatx("float32")
-keras.config.set_dtype_policy("float32")
-
-
+# Each of them stops a script in one line.
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 UNFINISHED = ".unfinished-"  # how the names of files begin that are being written
-
-
-class InputError(ValueError):
-    """Something that the user gave us cannot be used; the message says what to do."""
-
-
-class Failure(RuntimeError):
-    """Something went wrong while running; the message says what to do."""
 
 
 def run(main):
@@ -102,6 +30,9 @@ def run(main):
         print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
         sys.exit(status)
 
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that a console cannot show costs no result
             stream.reconfigure(errors="replace")
@@ -136,52 +67,40 @@ def make_folder(path):
         ) from None
 
 
+def refuse_input(output, *inputs):
+    """Raise an InputError if a file to be written is one that is read, however it is spelt."""
+    for path in inputs:
+        if path and os.path.exists(path) and os.path.exists(output):
+            if os.path.samefile(output, path):
+                raise InputError(f"{output} is an input, and would be overwritten: name another --out")
+
+
 @contextlib.contextmanager
-def polite_ctrl_c():
+def stop_politely():
     """Within, a first Ctrl-C interrupts nothing: the function that is yielded tells of it.
 
     Otherwise Python raises KeyboardInterrupt wherever it is, and libraries that have it
     raised in their callbacks lose it or make another error of it. A second Ctrl-C does that.
     """
-    pressed = threading.Event()
+    asked = threading.Event()
 
-    def note(*_):
-        pressed.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def note(number, _):
+        asked.set()
+        signal.signal(number, signal.default_int_handler)
+        os.write(2, b"\nstopping after this step; once more to stop at once\n")
 
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
-        yield pressed.is_set
+        yield asked.is_set
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, note)
     try:
-        yield pressed.is_set
+        yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def folder_lock(folder):
-    """Keep other processes out of a folder, and remove what killed ones left unfinished in it.
-
-    That is in the folder and in its `samples`; deeper ones may be the folders of other runs.
-
-    The operating system drops the lock when a process ends, in whatever way it ends.
-
-    Raises:
-        InputError: another process is in there, or nothing can be written there.
-    """
-    folder = Path(folder)
-    make_folder(folder)
-    try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            unfinished = [*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"samples/{UNFINISHED}*")]
-            for leftover in unfinished:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            yield
-    except filelock.Timeout:
-        raise InputError(
-            f"another process is writing to {folder}: let it end, or name another folder"
-        ) from None
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

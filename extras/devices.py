@@ -17,10 +17,9 @@ import os
 import sys
 import traceback
 
-from extras.cli import Failure, InputError, silent_libraries  # comes before Keras
-
 import keras
-import numpy as np
+
+from extras.cli import Failure, InputError
 
 # Which of a run's processes this is, and how many there are; `start` sets them.
 process, processes = 0, 1
@@ -49,9 +48,7 @@ def start(options, batch_size):
         options: a `Devices`.
         batch_size: videos in a batch, which the devices will share.
 
-    Returns:
-        A `keras.distribution.DataParallel` over the devices of all processes; None without
-        `options.devices`.
+    Keras's distribution is then a `DataParallel` over the devices of all processes.
 
     Raises:
         InputError: these cannot be used, or not together.
@@ -65,7 +62,7 @@ def start(options, batch_size):
         available = len(list_devices())
         if available > 1:
             print(f"Only the first of {available} devices is used; --devices all uses them all.")
-        return None
+        return
     if keras.backend.backend() != "jax":
         raise InputError("--devices needs the JAX backend: KERAS_BACKEND=jax python train.py ...")
     if options.devices != "all" and not options.devices.isdecimal():
@@ -90,7 +87,9 @@ def start(options, batch_size):
         raise InputError(f"--devices {count}: there are {len(available)}, from {available[0]} on")
     if batch_size % count:
         raise InputError(f"--batch-size {batch_size} cannot be shared equally by {count} devices")
-    return keras.distribution.DataParallel(devices=available[:count], auto_shard_dataset=False)
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=available[:count], auto_shard_dataset=False)
+    )
 
 
 def list_devices():
@@ -107,13 +106,11 @@ def list_devices():
 def connect(coordinator, process_id, process_count):
     """Meet the other processes; return without, if nobody says that there are any."""
     # If there is no seed yet, Keras lets the processes agree on one; training sets its own.
-    with silent_libraries():  # this loads TensorFlow, too, where there is one
-        keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     if coordinator and not coordinator.rpartition(":")[2].isdecimal():
         raise InputError(f"--coordinator {coordinator}: should be HOST:PORT")
     try:
-        with silent_libraries():
-            keras.distribution.initialize(coordinator, process_count, process_id)
+        keras.distribution.initialize(coordinator, process_count, process_id)
     except ValueError as error:
         if coordinator:
             raise InputError(f"--coordinator {coordinator}: {error}") from None
@@ -148,27 +145,45 @@ def ending_together():
         os._exit(status)
 
 
+def in_use():
+    """Names of the devices that a run trains on."""
+    distribution = keras.distribution.distribution()
+    return distribution.device_mesh.devices.tolist() if distribution else list_devices()[:1]
+
+
 @contextlib.contextmanager
-def distribution_scope(distribution):
-    """Within, new variables and `fit` belong to a distribution; None: to the first device."""
+def alone():
+    """Within, new variables and computations belong to this process's first device alone."""
     before = keras.distribution.distribution()
-    keras.distribution.set_distribution(distribution)
+    keras.distribution.set_distribution(None)
     try:
         yield
     finally:
         keras.distribution.set_distribution(before)
 
 
-def barrier(distribution):
-    """Wait until all processes have come here."""
-    if processes == 1:
-        return
-    everywhere = keras.distribution.TensorLayout([None], distribution.device_mesh)
-    # What lies on all devices must be the same, so JAX compares it between the processes.
-    keras.distribution.distribute_tensor(np.zeros(1, "float32"), everywhere)
+class Share(keras.utils.PyDataset):
+    """The rows of each batch that belong to this process; see `share`."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        def rows(array):
+            count = len(array) // processes
+            return array[process * count : (process + 1) * count]
+
+        return keras.tree.map_structure(rows, self.batches[index])
 
 
-def process_rows(batch_size):
-    """The rows of a batch that belong to this process, a slice."""
-    rows = batch_size // processes
-    return slice(process * rows, (process + 1) * rows)
+def share(batches):
+    """A `PyDataset` of whole batches -> what this process trains on of them.
+
+    Random numbers are drawn for whole batches, so that what is trained does not depend on the
+    processes.
+    """
+    return batches if processes == 1 else Share(batches)

@@ -3,13 +3,12 @@
 import dataclasses
 import importlib.util
 
-from extras.cli import Failure, InputError  # comes before Keras
-
 import keras
 import numpy as np
 from PIL import Image
 
-from extras import runs
+from extras import devices, runs
+from extras.cli import Failure, InputError
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
@@ -52,10 +51,26 @@ class WeightsAndBiases(keras.callbacks.Callback):
         self.run.finish()
 
 
-TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+# The callback of each name, and the packages that it needs.
+TRACKERS = {
+    "tensorboard": (TensorBoard, ("tensorboard", "tensorflow")),  # Keras's needs both
+    "wandb": (WeightsAndBiases, ("wandb",)),
+}
+
+
+def callbacks(name, folder, config):
+    """The callbacks for `fit` that report a run; none without a name."""
+    if name is None or devices.process > 0:
+        return []
+    tracker, _ = TRACKERS[name]
+    return [tracker(folder, config)]
 
 
 def check_installed(name):
-    """Raise an InputError if a tracker's package is missing; it has the tracker's name."""
-    if name and not importlib.util.find_spec(name):
-        raise InputError(f"--log {name} needs one more package: pip install {name}")
+    """Raise an InputError if a tracker's packages are missing."""
+    packages = TRACKERS[name][1] if name else ()
+    missing = [package for package in packages if not importlib.util.find_spec(package)]
+    if missing:
+        raise InputError(
+            f"--log {name} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )

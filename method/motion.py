@@ -13,8 +13,16 @@ horizontally, so the last axis has 2 (2 R + 1) values ("vertical and horizontal"
 displacement says where a pixel came from: +2 vertically, from two pixels further down.
 """
 
+import functools
+
 import numpy as np
 from keras import ops
+
+# A person's own keras.json may say channels_first.
+convolve, depthwise_convolve, average_pool = (
+    functools.partial(operation, data_format="channels_last")
+    for operation in (ops.conv, ops.depthwise_conv, ops.average_pool)
+)
 
 BLOCK = 4  # pixels; motion is measured once for each block of 4x4 pixels
 
@@ -27,12 +35,20 @@ SHARPNESS = 80.0
 TEXTURELESS = 1e-3
 
 
-def pad_frames(frames, height, width):
-    """Continue frames (batch, ..., channels) below and to the right, to this size, mirrored."""
-    rows, columns = height - frames.shape[1], width - frames.shape[2]
-    if not (rows or columns):
-        return frames
-    return ops.pad(frames, [(0, 0), (0, rows), (0, columns), (0, 0)], mode="symmetric")
+def padded_size(height, width):
+    """Height and width rounded up to multiples of 8: the layers halve them three times."""
+    return height + -height % 8, width + -width % 8
+
+
+def pad_frames(frames):
+    """Continue frames (batch, height, width, channels) to `padded_size`, mirrored."""
+    size = ops.shape(frames)[1:3]
+    for axis, (length, padded) in enumerate(zip(size, padded_size(*size)), start=1):
+        if not (isinstance(length, int) and length == padded):
+            place = ops.arange(padded, dtype="int32")
+            mirror = ops.maximum(ops.minimum(place, 2 * length - 1 - place), 0)
+            frames = ops.take(frames, mirror, axis=axis)
+    return frames
 
 
 def mirrored(frame, rows, columns):
@@ -67,8 +83,8 @@ def block_matching(frame, previous_frame, radius):
     down = one_hot.reshape(count, 1, 1, count)
     across = np.einsum("xo,yp->xypo", one_hot, one_hot).reshape(1, count, count, count**2)
     displaced = mirrored(previous_frame, radius, radius)[:, 1:, 1:]
-    displaced = ops.conv(displaced, down, strides=(2, 1), padding="valid")
-    displaced = ops.conv(displaced, across, strides=(1, 2), padding="valid")
+    displaced = convolve(displaced, down, strides=(2, 1), padding="valid")
+    displaced = convolve(displaced, across, strides=(1, 2), padding="valid")
 
     pixels = frame[:, 1::2, 1::2]  # (batch, height / 2, width / 2, 1)
     difference = window_mean(ops.square(displaced - pixels))  # (batch, height / 4, width / 4, ...)
@@ -76,7 +92,7 @@ def block_matching(frame, previous_frame, radius):
     # Two windows of this variance that have nothing in common differ by twice as much.
     difference = difference / (2 * variance + TEXTURELESS)
     probability = ops.softmax(-SHARPNESS * difference)
-    probability = ops.reshape(probability, (-1, *difference.shape[1:3], count, count))
+    probability = ops.reshape(probability, (*ops.shape(probability)[:3], count, count))
     return ops.concatenate([ops.sum(probability, axis=4), ops.sum(probability, axis=3)], axis=-1)
 
 
@@ -87,8 +103,8 @@ def window_mean(values):
     displacement of a lone digit in 85% of blocks, against 99.8%), and larger ones often hold two
     things that move differently.
     """
-    values = ops.average_pool(values, 4, strides=2, padding="same")
-    return ops.average_pool(values, 3, strides=1, padding="same")
+    values = average_pool(values, 4, strides=2, padding="same")
+    return average_pool(values, 3, strides=1, padding="same")
 
 
 def contrast(frame):
@@ -97,8 +113,8 @@ def contrast(frame):
     What has no contrast shows no motion. Bright on dark and dark on bright have the same.
     """
     frame = ops.stop_gradient(frame)
-    mean = ops.average_pool(frame, BLOCK, strides=BLOCK)
-    square = ops.average_pool(ops.square(frame), BLOCK, strides=BLOCK)
+    mean = average_pool(frame, BLOCK, strides=BLOCK)
+    square = average_pool(ops.square(frame), BLOCK, strides=BLOCK)
     variance = ops.mean(square - ops.square(mean), axis=-1, keepdims=True)  # over channels
     return ops.sqrt(ops.maximum(variance, 0.0))
 
@@ -126,7 +142,7 @@ def advect_history(frame, displacement, carried):
             this frame's displacement, of the one before, and so on; zeros where there was none.
         carried: that of this frame.
     """
-    height, width, size = displacement.shape[1:]
+    height, width, size = ops.shape(displacement)[1:]
     displacements = np.arange(size // 2, dtype="float32") - size // 4  # -R..R
     vertical, horizontal = (
         ops.sum(probability * displacements, axis=-1, keepdims=True) / BLOCK  # in blocks
@@ -143,7 +159,7 @@ def advect_history(frame, displacement, carried):
 
     weight = contrast(frame)
     # A little from around, so that the even blocks of a thing and its rim know its history.
-    weight += 0.01 * ops.average_pool(weight, 5, strides=1, padding="same")
+    weight += 0.01 * average_pool(weight, 5, strides=1, padding="same")
     return history, ops.concatenate([weight, weight * history], axis=-1)
 
 
@@ -168,18 +184,19 @@ def warp(frame, vertical, horizontal):
     Returns:
         The warped frame, (batch, height, width, channels).
     """
-    height, width, channels = frame.shape[1:]
+    batch, height, width, channels = ops.shape(frame)
     count = vertical.shape[-1]
     radius = count // 2
     # Neighbours come side by side by a convolution with a kernel of ones and zeros: on a CPU
     # its gradient is much faster than that of as many slices.
     one_hot = np.eye(count, dtype="float32")
-    gather = ops.conv if channels == 1 else ops.depthwise_conv  # the same, and `conv` is faster
+    # The same for one channel, and `conv` is faster.
+    gather = convolve if channels == 1 else depthwise_convolve
     for probabilities, rows, columns in ((vertical, radius, 0), (horizontal, 0, radius)):
         kernel = one_hot.reshape(2 * rows + 1, 2 * columns + 1, 1, count)
         kernel = np.repeat(kernel, channels, axis=2)
         neighbours = gather(mirrored(frame, rows, columns), kernel, padding="valid")
-        neighbours = ops.reshape(neighbours, (-1, height, width, channels, count))
+        neighbours = ops.reshape(neighbours, (batch, height, width, channels, count))
         frame = ops.sum(probabilities[:, :, :, None] * neighbours, axis=-1)
     return frame
 
@@ -192,19 +209,19 @@ def cross_entropy(videos, predicted):
 
     Args:
         videos: real ones, (batch, frames, height, width, channels).
-        predicted: logits, vertical and horizontal, (batch, frames - 1, ceil(height / 8) * 2,
-            ceil(width / 8) * 2, 2 (2 R + 1)): `Forecaster` pads its frames.
+        predicted: logits of the motion from each frame to the next, vertical and horizontal,
+            (batch, frames - 1, height / 4, width / 4, 2 (2 R + 1)), the height and the width being
+            those of padded frames.
 
     Returns:
         A number: the mean over frames and videos of the sum over pixels, each weighted by the
         contrast around it, since an even ground shows no motion.
     """
-    rows, columns = predicted.shape[2] * BLOCK, predicted.shape[3] * BLOCK
     frames, next_frames = (
-        pad_frames(ops.reshape(part, (-1, *videos.shape[2:])), rows, columns)
+        pad_frames(ops.reshape(part, (-1, *ops.shape(videos)[2:])))
         for part in (videos[:, :-1], videos[:, 1:])
     )
-    predicted = ops.reshape(predicted, (-1, *predicted.shape[2:]))
+    predicted = ops.reshape(predicted, (-1, *ops.shape(predicted)[2:]))
     measured = block_matching(next_frames, frames, predicted.shape[-1] // 4)
     entropy = -sum(  # of both axes: (batch * (frames - 1), height / 4, width / 4)
         ops.sum(probability * ops.log_softmax(logits), axis=-1)

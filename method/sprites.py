@@ -16,11 +16,7 @@ import functools
 import math
 import sys
 
-from extras import cli  # noqa: F401
-
 import numpy as np
-
-import model as models
 
 RADIUS = 4  # pixels; Moving MNIST's digits move up to 3.6 pixels in a frame
 # What the frame shows and no sprite does counts this much more than what a sprite has too
@@ -127,19 +123,22 @@ def separate(frame, sprites, radius):
     return np.where(seen == brightest, frame, new), displacements
 
 
-def rollout(model, context, horizon, count):
+def rollout(forecast, context, horizon, count, radius=RADIUS):
     """Forecast each sprite as a video of its own, and take the brightest pixels.
 
     Args:
-        model, context, horizon: as for `model.rollout`.
+        forecast: a function of a context and a horizon, as `model.rollout` is of a model.
+        context: (batch, frames, height, width, channels), float32 in [0, 1].
+        horizon: how many frames to predict.
         count: sprites in a video, at least 1.
+        radius: the farthest displacement between two frames along each axis, in pixels.
 
     Returns:
         float32 array (batch, horizon, height, width, channels) in [0, 1].
     """
-    sprites, _ = decompose(context, count)
+    sprites, _ = decompose(context, count, radius)
     # One sprite of all videos after the other, so that memory does not grow with their count.
-    forecasts = [models.rollout(model, sprites[:, k], horizon) for k in range(count)]
+    forecasts = [forecast(sprites[:, k], horizon) for k in range(count)]
     return np.max(forecasts, axis=0)
 
 

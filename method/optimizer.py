@@ -1,9 +1,9 @@
 """The optimizer: Muon for convolution kernels, and the learning rates. Open it to try others.
 
-`make_optimizer(config)` is all that training uses; `config` is a `Config` of train.py.
+`make_optimizer` is all that training uses.
 """
 
-from extras import cli  # noqa: F401  comes before Keras
+import re
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ class ConvolutionMuon(keras.optimizers.Muon):
     """
 
     def _should_use_adamw(self, variable):
-        excluded = any(layer in variable.path for layer in self.exclude_layers)
+        excluded = any(re.search(layer, variable.path) for layer in self.exclude_layers)
         return len(variable.shape) not in (2, 4) or excluded
 
     def zeropower_via_newtonschulz5(self, x, steps):
@@ -73,28 +73,26 @@ class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "warmup": self.warmup, "start": self.start, "end": self.end}
 
 
-def cooldown_start(config):
-    """The epoch, counted from 0, with which the learning rates begin to fall."""
-    return config.epochs - round(config.cooldown * config.epochs)
-
-
 def learning_rate(config):
-    """The schedule of a config: Muon's learning rate, or Adam's without Muon."""
+    """The schedule of a `train.Config`: Muon's learning rate, or Adam's without Muon."""
     peak = config.muon_learning_rate or config.adam_learning_rate
-    start, end = (
-        epoch * config.steps_per_epoch for epoch in (cooldown_start(config), config.epochs)
-    )
-    return WarmupStableDecay(peak, config.warmup_steps, start, end)
+    steps = config.epochs * config.steps_per_epoch
+    return WarmupStableDecay(peak, config.warmup_steps, (1 - config.cooldown) * steps, steps)
 
 
-def make_optimizer(config):
-    """Muon and Adam, with their schedule, clipping and averaging as configured."""
+def make_optimizer(config, adam_layers):
+    """Muon and Adam, with their schedule, clipping and averaging as configured.
+
+    Args:
+        config: a `train.Config`.
+        adam_layers: names of layers whose kernels Adam trains, too: the first layer and the heads
+            are no hidden layers (Jordan et al. 2024).
+    """
     muon = config.muon_learning_rate > 0
     return ConvolutionMuon(
         learning_rate(config),
-        # Adam for all variables with one of these in their names; "" is in every name. The first
-        # convolution and the heads are no hidden layers (Jordan et al. 2024).
-        exclude_layers=["encoder", "head"] if muon else [""],
+        # Patterns that are searched in a variable's path; an empty one is in every path.
+        exclude_layers=[f"/{name}/" for name in adam_layers] if muon else [""],
         adam_lr_ratio=config.adam_learning_rate / config.muon_learning_rate if muon else 1,
         adam_weight_decay=None,
         weight_decay=config.weight_decay if muon else None,

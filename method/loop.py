@@ -1,0 +1,171 @@
+"""The loop over the frames of a video, and what is the same for all models. Open it to see how a
+step becomes a Keras model.
+"""
+
+import functools
+
+import keras
+from keras import ops
+
+from method.errors import InputError
+
+ROUNDING = 1e-4  # how far beyond [0, 1] a value may be by rounding
+
+
+def check_frames(frames):
+    """Raise an InputError unless `frames`, any array, holds floats in [0, 1]."""
+    frames = ops.convert_to_numpy(frames)
+    low, high = (frames.min(), frames.max()) if frames.size else (0, 1)
+    check_dtype(frames.dtype)
+    if not -ROUNDING <= low <= high <= 1 + ROUNDING:  # False for NaN, too
+        raise InputError(
+            f"frames have values from {low:.6g} to {high:.6g}: models and scores take floats in "
+            "[0, 1], and data.to_float divides uint8 by 255"
+        )
+
+
+def check_dtype(dtype):
+    """Raise an InputError unless a dtype is one of floats."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    if "float" not in dtype:
+        raise InputError(
+            f"frames are {dtype}: models and scores take floats in [0, 1], and data.to_float "
+            "divides uint8 by 255"
+        )
+
+
+class NextFrameModel(keras.Model):
+    """A Keras model that predicts the next frame at every frame of a video.
+
+    A subclass has
+
+        initial_states(batch, height, width)    the memory before the first frame
+        step(frame, states, training)           one frame -> the next frame, and the new memory
+
+    states being tensors in lists and dicts. Inputs are videos, (batch, frames, height, width,
+    channels), float32 in [0, 1], or a dict of two:
+
+        videos       as above
+        real_mask    (batch, frames), booleans. Where it is False, the model is given its own
+                     prediction of that frame instead of the real one. The first frame of a video
+                     is always real.
+
+    Without `real_mask` all frames are real ("teacher forcing"). The output has the shape of
+    `videos`: frame n predicts frame n + 1, and depends on no frame after n.
+
+    Args:
+        architecture: a `model.Architecture`.
+
+    Raises:
+        InputError: videos are no floats, or have another number of channels than the model.
+    """
+
+    remat = False  # True: gradient checkpointing, less memory for more computation
+
+    def __init__(self, architecture, **kwargs):
+        # The layers within have a precision of their own.
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.architecture = architecture
+        # TensorFlow's own kernels are several times faster than XLA's on a CPU, and XLA takes
+        # minutes to compile a video's gradient. JAX has nothing but XLA.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    # Keras saves what the two `get_...config` return, and rebuilds the model from it.
+    def get_config(self):
+        architecture = keras.saving.serialize_keras_object(self.architecture)
+        return {**super().get_config(), "architecture": architecture}
+
+    @classmethod
+    def from_config(cls, config):
+        architecture = keras.saving.deserialize_keras_object(config["architecture"])
+        others = {name: value for name, value in config.items() if name != "architecture"}
+        return cls(architecture, **others)
+
+    def get_build_config(self):
+        return {"weights": len(self.weights)}
+
+    def build_from_config(self, config):
+        self.build()
+        self.check_weights(config)
+
+    def check_weights(self, config):
+        """Raise a ValueError unless a file, whose build config is given, has this model's weights."""
+        if len(self.weights) != config["weights"]:  # Keras would leave the others out
+            raise ValueError(
+                f"the file has {config['weights']} weights, and the code's {type(self).__name__} "
+                f"has {len(self.weights)}: it has gained or lost a layer since"
+            )
+
+    def build(self, inputs_shape=None):
+        # One step on zeros builds every layer, for frames of any size.
+        size = (16, 16)
+        frame = ops.zeros((1, *size, self.architecture.channels), "float32")
+        self.step(frame, self.initial_states(1, *size))
+
+    # So that Keras need not trace all frames to know it.
+    def compute_output_shape(self, inputs_shape):
+        return inputs_shape["videos"] if isinstance(inputs_shape, dict) else inputs_shape
+
+    def call(self, inputs, training=False):
+        predictions, *_ = self.unroll(inputs, training)
+        return predictions
+
+    def initial_outputs(self, batch, height, width):
+        """Zeros in the shapes of what `step_outputs` returns first; see there."""
+        return [ops.zeros((batch, height, width, self.architecture.channels), "float32")]
+
+    def step_outputs(self, frame, states, training=False):
+        """`step`, for a model that has more outputs: [next frame, others ...], new states."""
+        next_frame, states = self.step(frame, states, training=training)
+        return [next_frame], states
+
+    def unroll(self, inputs, training=False):
+        """Run through a video; returns the outputs of each step: [(batch, frames, ...), ...]."""
+        if isinstance(inputs, dict):
+            videos, real_mask = inputs["videos"], inputs.get("real_mask")
+        else:
+            videos, real_mask = inputs, None
+        check_dtype(videos.dtype)
+        if videos.shape[-1] != self.architecture.channels:
+            raise InputError(
+                f"frames have {videos.shape[-1]} channels; this model is for "
+                f"{self.architecture.channels}"
+            )
+        batch, frames, height, width, _ = ops.shape(videos)
+        if real_mask is None:
+            real_mask = ops.ones((batch, frames), "bool")
+        outputs = self.initial_outputs(batch, height, width)
+        states = self.initial_states(batch, height, width)
+        step = functools.partial(self.step_outputs, training=training)
+        if self.remat and training:
+            step = keras.remat(step)
+
+        def next_step(n, outputs, states):
+            real = ops.logical_or(ops.take(real_mask, n, axis=1), n == 0)  # (batch,)
+            frame = ops.where(real[:, None, None, None], ops.take(videos, n, axis=1), outputs[0])
+            return step(frame, states)
+
+        if training and isinstance(frames, int):
+            # Written out frame by frame: faster, and a layer with variables of its own to change,
+            # such as Dropout and BatchNormalization, may do so on JAX, too.
+            every = []
+            for n in range(frames):
+                outputs, states = next_step(n, outputs, states)
+                every.append(outputs)
+            return [ops.stack(parts, axis=1) for parts in zip(*every)]
+
+        # Otherwise the step is compiled once for all frames, however many there are.
+        def loop_body(n, outputs, states, every):
+            # TensorFlow wants to see that no shape changes, also where it does not know all of it.
+            outputs, states = keras.tree.map_structure(
+                lambda old, new: ops.reshape(new, ops.shape(old)),
+                (outputs, states),
+                next_step(n, outputs, states),
+            )
+            every = [ops.scatter_update(e, [[n]], o[None]) for e, o in zip(every, outputs)]
+            return n + 1, outputs, states, every
+
+        every = [ops.zeros((frames, *ops.shape(part)), part.dtype) for part in outputs]
+        first = (ops.convert_to_tensor(0, "int32"), outputs, states, every)
+        *_, every = ops.while_loop(lambda n, *_: n < frames, loop_body, first)
+        return [ops.swapaxes(part, 0, 1) for part in every]  # (batch, frames, ...) each
