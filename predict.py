@@ -34,6 +34,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
+import sys
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -248,7 +249,7 @@ def forecast(model, videos, indices, request):
     if request.sprites:
         radius = model.architecture.motion_radius or sprites.RADIUS
         rollout = functools.partial(sprites.rollout, rollout, count=request.sprites, radius=radius)
-    for batch in data.batches(videos, indices, request.horizon, verbose=1):
+    for batch in data.batches(videos, indices, request.horizon, verbose=sys.stdout.isatty()):
         context, truth = np.split(batch, [request.context], axis=1)
         prediction = rollout(data.to_float(context), request.horizon)
         if not np.isfinite(prediction).all():

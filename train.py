@@ -34,6 +34,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,7 +71,7 @@ Count = Annotated[int, pydantic.Field(ge=1, le=10**6)]
 class Config:
     """The hyperparameters."""
 
-    # The defaults are the `cpu` preset. To change those of another one, edit `PRESETS`.
+    # The defaults are the `cpu` preset. To change `tiny` or another one, edit `PRESETS` below.
     # tyro makes an option of each field, and its help of the line below it; pydantic checks values.
 
     # The data
@@ -141,10 +142,13 @@ class Config:
             raise InputError(
                 "--remat is not for keras-example: its BatchNormalization counts each step"
             )
-        own = [f"--{name.replace('_', '-')}" for name in ("size", "digits_per_video")
-               if getattr(self, name) != getattr(Config(), name)]
-        if own and self.data != data.MOVING_MNIST:
-            raise InputError(f"{' '.join(own)}: only for {data.MOVING_MNIST}; prepare.py has --size")
+        if self.data != data.MOVING_MNIST:
+            for name in ("size", "digits_per_video"):
+                if getattr(self, name) != getattr(Config(), name):
+                    raise InputError(
+                        f"--{name.replace('_', '-')} is for {data.MOVING_MNIST} alone: own clips "
+                        "are as prepare.py has made them"
+                    )
 
     def remarks(self):
         """Sentences on what this config hardly means."""
@@ -153,8 +157,10 @@ class Config:
                 f"WARNING: with {self.epochs} epochs and --sampling-epochs {self.sampling_epochs} "
                 "training never reaches its closed loop: lower --sampling-epochs"
             )
-        if self.cooldown == 0 and self.average:
-            yield "The learning rates stay to the end (--cooldown 0)."
+        if self.teacher_forcing:
+            yield "All frames in training are real (--teacher-forcing): there is no closed loop."
+        if self.cooldown == 0:
+            yield "The learning rates stay as they are to the end (--cooldown 0)."
         if self.warmup_steps >= self.epochs * self.steps_per_epoch:
             yield f"WARNING: --warmup-steps {self.warmup_steps} are longer than the whole run"
         radius, distance = self.architecture.motion_radius, data.STEP * (self.size - data.DIGIT_SIZE)
@@ -168,10 +174,10 @@ class Config:
 
 # Whatever a preset leaves out, in its architecture too, is as in `cpu`.
 PRESETS = {
-    # A first look, and for tests.
+    # A first look, and for tests: three ConvLSTM2D layers.
     "tiny": Config(
         architecture=models.Architecture(
-            encoder_filters=8, filters=16, coarse_filters=24, depths=(0, 1, 0), motion_units=64
+            encoder_filters=8, filters=16, coarse_filters=24, depths=(1, 1, 1), motion_units=64
         ),
         frames=12,
         context=6,
@@ -194,9 +200,9 @@ PRESETS = {
         sampling_epochs=3,
         cooldown=0.4,
     ),
-    # keras.io/examples/vision/conv_lstm: 64 filters a layer, batches of 5, Adam, cross-entropy, teacher
-    # forcing, 900 videos an epoch, 20 epochs. (It also stops early, and lowers the learning rate,
-    # when the validation loss stops improving. That is left out here.)
+    # keras.io/examples/vision/conv_lstm: 64 filters a layer, batches of 5, Adam, cross-entropy,
+    # teacher forcing, 900 videos an epoch, 20 epochs. (It also stops early, and lowers the learning
+    # rate, when the validation loss stops improving. That is left out here.)
     "keras-example": Config(
         model="keras-example",
         batch_size=5,
@@ -226,7 +232,8 @@ def build_model(config):
 
 def compile_model(model, config):
     """Give a model its loss and its optimizer; freeze layers before."""
-    model.compile(make_optimizer(config, model.adam_layers), loss=LOSSES[config.loss])
+    loss = LOSSES[config.loss]  # a metric, too: the forecaster adds its motion's loss to the loss
+    model.compile(make_optimizer(config, model.adam_layers), loss=loss, metrics=[loss])
     # Now and not in the first step, so that `--resume` can load the optimizer's state.
     model.optimizer.build(model.trainable_variables)
 
@@ -397,6 +404,7 @@ def train(config, folder, resume=False, log=None):
             initial_epoch=run.epoch,
             epochs=config.epochs,
             callbacks=callbacks,
+            verbose=1 if sys.stdout.isatty() else 2,  # 2: a line an epoch, in a log file
         )
 
 
@@ -444,14 +452,12 @@ def main():
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.SuppressFixed),
     )
     config = arguments.hyperparameters
-    if start.resume:
-        changed = config != dataclasses.replace(defaults, epochs=config.epochs)
-        # A `Start` with nothing but these two: any difference is another option.
-        if changed or start != Start(resume=start.resume, log=start.log):
-            raise InputError(
-                f"--resume {start.resume} goes on with that run as it is: give no other option "
-                "than --epochs, --log or --devices"
-            )
+    # A `Start` with nothing but these two: any difference is another option.
+    if start.resume and start != Start(resume=start.resume, log=start.log):
+        raise InputError(
+            f"--resume {start.resume} goes on with that run as it is: give no other option than "
+            "--epochs, --log or --devices"
+        )
     if start.config and start.preset != Start.preset:
         raise InputError(
             "--preset and --config both say where defaults come from: give one of them"

@@ -39,6 +39,7 @@ from method.loop import NextFrameModel
 
 SHIPPED = data.ASSETS / "forecaster.keras"
 CHECKPOINT, INIT = "checkpoint.keras", "init.keras"
+TIMED_STEPS = 10  # from which the time of a run is estimated
 
 
 # Models ---------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ def copy_averaged_weights(model, averaged):
     if optimizer.use_ema:
         place = {id(variable): n for n, variable in enumerate(model.variables)}
         averages = optimizer._model_variables_moving_average
-        for variable, average in zip(model.trainable_variables, averages):
+        for variable, average in zip(optimizer._trainable_variables, averages):
             # By way of NumPy: on JAX both would share one array, which `fit` deletes.
             values[place[id(variable)]] = ops.convert_to_numpy(average)
     for variable, value in zip(averaged.variables, values):
@@ -376,6 +377,7 @@ class Run:
                 "epoch": epoch + 1,
                 "videos": (epoch + 1) * self.config.steps_per_epoch * self.config.batch_size,
                 "loss": f"{logs['loss']:.4f}",
+                "frames_loss": f"{logs[self.config.loss]:.4f}",  # without the motion's
                 "val_mse": f"{error.mean():.6g}",
                 "val_mse_first_frame": f"{error[0]:.6g}",
                 "val_mse_last_frame": f"{error[-1]:.6g}",
@@ -436,6 +438,12 @@ class Watch(keras.callbacks.Callback):
         self.batches.epoch = epoch
 
     def on_train_batch_end(self, batch, logs):
+        done, steps = self.run.epoch * len(self.batches), self.run.config.epochs * len(self.batches)
+        if batch == 0:  # compiled by now
+            self.started = time.monotonic()
+        elif batch == TIMED_STEPS and self.batches.epoch == self.run.epoch:
+            minutes = (time.monotonic() - self.started) / batch * (steps - done - batch) / 60
+            print(f"\nabout {minutes:.0f} minutes to go, and the validation after each epoch")
         if self.run.asked_to_stop():
             raise KeyboardInterrupt
         self.run.check_finite(logs["loss"])
