@@ -147,8 +147,9 @@ def animate(request, model, config, format="gif", with_page=False):
 
 
 def short_name(path):
-    """The last part of a path, without its ending, cut to what fits into the name of a file."""
-    return Path(path).stem.encode()[:60].decode(errors="ignore")
+    """The last part of a path, without our own endings, cut to what fits into a file's name."""
+    name = Path(path).name.removesuffix(".keras").removesuffix(".npy")
+    return name.encode()[:60].decode(errors="ignore")
 
 
 def main():

@@ -314,7 +314,8 @@ class Forecaster(NextFrameModel):
             videos = inputs["videos"] if isinstance(inputs, dict) else inputs
             # What the last frame moves to is not known here.
             loss = motion.cross_entropy(videos, block_motion[0][:, :-1])
-            self.add_loss(self.architecture.motion_weight * loss)
+            # Keras sums all losses in its floatx.
+            self.add_loss(ops.cast(self.architecture.motion_weight * loss, keras.config.floatx()))
         return predictions
 
     def step(self, frame, states, training=False):

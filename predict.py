@@ -200,8 +200,8 @@ def choose_indices(available, count=None, seed=None, usual_count=100):
         InputError: count is not in range.
     """
     count = min(usual_count, available) if count is None else count
-    if count > available:
-        raise InputError(f"--count {count}: there are {available:,} videos to choose from")
+    if not 1 <= count <= available:
+        raise InputError(f"--count {count}: give 1 to {available:,} videos")
     if seed is None:
         return np.arange(count)
     return np.random.default_rng(seed).permutation(available)[:count]

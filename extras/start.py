@@ -12,9 +12,13 @@ KERAS_NEEDED = (3, 13, 2)  # also in requirements.txt, which says why
 
 
 error_output = os.dup(2)
+held_back = None  # where error output goes while libraries load, see `quiet`
+LOADED = b"loaded"
 
 
 def stop(*_):
+    if held_back is not None:
+        os.write(held_back, LOADED)
     os.write(error_output, b"\nstopped\n")
     os._exit(130)
 
@@ -49,32 +53,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-LOADED = b"loaded"
-
-
 @contextlib.contextmanager
 def quiet():
     """Hold back what libraries write to the error output; show it if they fail, or kill the process.
 
     TensorFlow ignores the log level while it loads.
     """
-    reading, writing = os.pipe()
+    global held_back
+    reading, held_back = os.pipe()
     if os.fork() == 0:  # a process that still lives when this one has been killed
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-        os.close(writing)
+        os.close(held_back)
         text = open(reading, "rb").read()
         if not text.endswith(LOADED):
             os.write(2, text)
         os._exit(0)
     os.close(reading)
-    os.dup2(writing, 2)
+    os.dup2(held_back, 2)
     try:
         yield
-        os.write(writing, LOADED)
+        os.write(held_back, LOADED)
     finally:
         os.dup2(error_output, 2)
-        os.close(writing)
+        os.close(held_back)
+        held_back = None
         os.wait()
 
 

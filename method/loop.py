@@ -134,15 +134,16 @@ class NextFrameModel(keras.Model):
         batch, frames, height, width, _ = ops.shape(videos)
         if real_mask is None:
             real_mask = ops.ones((batch, frames), "bool")
+        first_is_real = ops.ones((batch, 1), "bool")
+        real_mask = ops.concatenate([first_is_real, real_mask[:, 1:]], axis=1)
         outputs = self.initial_outputs(batch, height, width)
         states = self.initial_states(batch, height, width)
         step = functools.partial(self.step_outputs, training=training)
         if self.remat and training:
             step = keras.remat(step)
 
-        def next_step(n, outputs, states):
-            real = ops.logical_or(ops.take(real_mask, n, axis=1), n == 0)  # (batch,)
-            frame = ops.where(real[:, None, None, None], ops.take(videos, n, axis=1), outputs[0])
+        def next_step(real_frame, is_real, outputs, states):
+            frame = ops.where(is_real[:, None, None, None], real_frame, outputs[0])
             return step(frame, states)
 
         if training and isinstance(frames, int):
@@ -150,22 +151,24 @@ class NextFrameModel(keras.Model):
             # such as Dropout and BatchNormalization, may do so on JAX, too.
             every = []
             for n in range(frames):
-                outputs, states = next_step(n, outputs, states)
+                outputs, states = next_step(videos[:, n], real_mask[:, n], outputs, states)
                 every.append(outputs)
             return [ops.stack(parts, axis=1) for parts in zip(*every)]
 
         # Otherwise the step is compiled once for all frames, however many there are.
         def loop_body(n, outputs, states, every):
+            real_frame, is_real = (ops.take(part, n, axis=1) for part in (videos, real_mask))
             # TensorFlow wants to see that no shape changes, also where it does not know all of it.
             outputs, states = keras.tree.map_structure(
                 lambda old, new: ops.reshape(new, ops.shape(old)),
                 (outputs, states),
-                next_step(n, outputs, states),
+                next_step(real_frame, is_real, outputs, states),
             )
             every = [ops.scatter_update(e, [[n]], o[None]) for e, o in zip(every, outputs)]
             return n + 1, outputs, states, every
 
-        every = [ops.zeros((frames, *ops.shape(part)), part.dtype) for part in outputs]
-        first = (ops.convert_to_tensor(0, "int32"), outputs, states, every)
-        *_, every = ops.while_loop(lambda n, *_: n < frames, loop_body, first)
+        kept = outputs if training else outputs[:1]  # only training asks for more than frames
+        every = [ops.zeros((frames, *ops.shape(part)), part.dtype) for part in kept]
+        start = (ops.convert_to_tensor(0, "int32"), outputs, states, every)
+        *_, every = ops.while_loop(lambda n, *_: n < frames, loop_body, start)
         return [ops.swapaxes(part, 0, 1) for part in every]  # (batch, frames, ...) each

@@ -215,7 +215,7 @@ def cross_entropy(videos, predicted):
 
     Returns:
         A number: the mean over frames and videos of the sum over pixels, each weighted by the
-        contrast around it, since an even ground shows no motion.
+        contrast around it, since an even ground shows no motion; 0 for videos of one frame.
     """
     frames, next_frames = (
         pad_frames(ops.reshape(part, (-1, *ops.shape(videos)[2:])))
@@ -228,4 +228,5 @@ def cross_entropy(videos, predicted):
         for probability, logits in zip(ops.split(measured, 2, -1), ops.split(predicted, 2, -1))
     )
     weight = BLOCK**2 * contrast(next_frames)[..., 0]
-    return ops.mean(ops.sum(weight * entropy, axis=(1, 2)))
+    count = ops.maximum(ops.shape(entropy)[0], 1)  # a video of one frame shows no motion
+    return ops.sum(weight * entropy) / ops.cast(count, entropy.dtype)

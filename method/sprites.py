@@ -18,6 +18,8 @@ import sys
 
 import numpy as np
 
+from method.loop import check_frames
+
 RADIUS = 4  # pixels; Moving MNIST's digits move up to 3.6 pixels in a frame
 # What the frame shows and no sprite does counts this much more than what a sprite has too
 # much: a sprite may still hold another one's pixels, but together they must show the frame.
@@ -46,7 +48,11 @@ def decompose(context, count, radius=RADIUS):
             `count` is the context, exactly. In which order the sprites come is arbitrary.
         displacements: (batch, count, frames - 1, 2), integers: how many pixels down and to
             the right each sprite moved between two frames. An empty sprite rests.
+
+    Raises:
+        InputError: the frames are no floats in [0, 1].
     """
+    check_frames(context)
     context = np.asarray(context, np.float32)
     warn_without_black_ground(context)
     batch, frames, height, width, _ = context.shape
