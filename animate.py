@@ -11,7 +11,9 @@ the right side, framed in orange, is the model's own forecast.
 """
 
 if __name__ == "__main__":
-    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
 
 import dataclasses
 from pathlib import Path

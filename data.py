@@ -16,7 +16,9 @@ uint8 in 0..255 for as long as possible and float32 in [0, 1] once a model sees 
 """
 
 if __name__ == "__main__":
-    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
 
 import dataclasses
 import functools

@@ -312,8 +312,12 @@ class Forecaster(NextFrameModel):
         predictions, *block_motion = self.unroll(inputs, training)
         if training and block_motion and self.architecture.motion_weight:
             videos = inputs["videos"] if isinstance(inputs, dict) else inputs
-            # What the last frame moves to is not known here.
-            loss = motion.cross_entropy(videos, block_motion[0][:, :-1])
+            # What the last frame moves to is not known here, and so of a single frame nothing is.
+            loss = ops.cond(
+                ops.shape(videos)[1] > 1,
+                lambda: motion.cross_entropy(videos, block_motion[0][:, :-1]),
+                lambda: ops.zeros((), "float32"),
+            )
             # Keras sums all losses in its floatx.
             self.add_loss(ops.cast(self.architecture.motion_weight * loss, keras.config.floatx()))
         return predictions

@@ -30,7 +30,9 @@ Scores, per predicted frame and averaged over videos, of frames in [0, 1]:
 """
 
 if __name__ == "__main__":
-    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
 
 import dataclasses
 import functools

@@ -30,7 +30,9 @@ One batch of the `cpu` preset, with its shapes:
 """
 
 if __name__ == "__main__":
-    from extras import start  # noqa: F401  before Keras: a quiet start, Ctrl-C
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
 
 import dataclasses
 import functools

@@ -28,13 +28,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
+
 from extras import cli
 
 import numpy as np
 import tyro
 
 import data
-from extras import sources
+import predict
 
 CONTEXT, HORIZON, SIZE = 10, 10, 64
 PLACES = SIZE - data.DIGIT_SIZE + 1  # 37 along an axis
@@ -187,7 +192,7 @@ def main(count: int = 1000):
         count: how many test videos.
     """
     videos = data.EvaluationVideos("test")
-    indices = sources.choose_indices(len(videos), count)
+    indices = predict.choose_indices(len(videos), count)
     truth = data.to_float(videos[indices])[:, CONTEXT:]
 
     def errors_and_variances(share_angle):

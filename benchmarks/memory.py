@@ -21,6 +21,11 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
+
 from extras import cli
 from extras.cli import InputError
 
@@ -32,26 +37,28 @@ import train
 
 
 def training(config):
-    """A `ClosedLoop`, its state as `train_step` takes it, and a batch."""
-    closed_loop = train.ClosedLoop(train.build_model(config), config)
-    batch = train.ClosedLoopVideos(config)[0]
-    closed_loop._symbolic_build(data_batch=batch)
+    """A compiled model, its state as its `train_step` takes it, and a batch."""
+    model = train.build_model(config)
+    train.compile_model(model, config)
+    videos, *_ = train.open_sets(config)
+    batch = train.Batches(config, videos)[0]
+    model._symbolic_build(data_batch=batch)
     groups = (
-        closed_loop.trainable_variables,
-        closed_loop.non_trainable_variables,
-        closed_loop.optimizer.variables,
-        closed_loop.metrics_variables,
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
     )
-    return closed_loop, tuple([variable.value for variable in group] for group in groups), batch
+    return model, tuple([variable.value for variable in group] for group in groups), batch
 
 
 def kept_for_the_gradient(config):
     """Bytes that lie between the way forward and the way back, weights and batch left out."""
-    closed_loop, (weights, others, optimizer, metrics), (x, y) = training(config)
+    model, (weights, others, optimizer, metrics), (x, y) = training(config)
 
     def way_back(weights):
         def loss(weights):
-            return closed_loop.compute_loss_and_updates(
+            return model.compute_loss_and_updates(
                 weights, others, metrics, x, y, None, training=True, optimizer_variables=optimizer
             )
 
@@ -68,8 +75,8 @@ def planned(config):
     """Bytes beside the state that XLA plans for a training step on this machine."""
 
     def plan(frames):
-        closed_loop, state, batch = training(dataclasses.replace(config, frames=frames, context=2))
-        step = jax.jit(closed_loop.train_step, donate_argnums=0).lower(state, batch)
+        model, state, batch = training(dataclasses.replace(config, frames=frames, context=2))
+        step = jax.jit(model.train_step, donate_argnums=0).lower(state, batch)
         return step.compile().memory_analysis().temp_size_in_bytes
 
     four, six = plan(4), plan(6)

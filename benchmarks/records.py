@@ -29,10 +29,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
+
 from extras import cli
 from extras.cli import InputError
 
-import keras
 import matplotlib.figure
 import numpy as np
 import tyro
@@ -43,7 +47,8 @@ import floor
 import model as models
 import predict
 import tracks
-from extras import pictures, runs, sources, sprites
+from extras import pictures, runs
+from method import sprites
 
 CONTEXT, HORIZON = floor.CONTEXT, floor.HORIZON
 SHOWN = 6  # videos in the animation
@@ -75,13 +80,13 @@ class Arguments:
 
 def teacher_forced(model, frames, horizon):
     """No forecast: each frame from the real frames before it, as in the Keras site's pictures."""
-    return keras.ops.convert_to_numpy(model(frames))[:, -horizon:]
+    return model.predict_on_batch(frames)[:, -horizon:]
 
 
 def in_float32(model):
     """A model with the same weights that computes in float32."""
     copy = type(model)(dataclasses.replace(model.architecture, precision="float32"))
-    copy.build((None, None, *model.frame_size, model.architecture.channels))
+    copy.build()
     copy.set_weights(model.get_weights())
     return copy
 
@@ -96,24 +101,26 @@ def forecasts(name, model, videos, indices):
         indices: which of them.
     """
 
-    def rollouts(model, rollout, context=CONTEXT):
-        for batch in sources.batches(videos, indices, HORIZON, verbose=1):
-            yield batch, rollout(model, data.to_float(batch[:, :context]), HORIZON)
+    def rollouts(forecast, context=CONTEXT):
+        for batch in data.batches(videos, indices, HORIZON, verbose=1):
+            yield batch, forecast(data.to_float(batch[:, :context]), HORIZON)
 
     if name == "copying":
-        return {name: rollouts(None, lambda _, *arguments: data.copy_last(*arguments))}
+        return {name: rollouts(data.copy_last)}
     if name == "tracks":
-        return {name: rollouts(tracks.train_network(), tracks.forecast)}
+        return {name: rollouts(functools.partial(tracks.forecast, tracks.train_network()))}
     if name == "floor":
         means = zip(indices, floor.forecasts(videos, indices))
         return {name: ((videos[[index]], frames[None]) for index, (frames, _) in means)}
     model = in_float32(model)
-    rows = {name: rollouts(model, models.rollout)}
+    rollout = functools.partial(models.rollout, model)
+    rows = {name: rollouts(rollout)}
     if isinstance(model, models.KerasExample):
-        real = CONTEXT + HORIZON - 1
-        rows[f"{name}, teacher-forced"] = rollouts(model, teacher_forced, real)
+        forced = functools.partial(teacher_forced, model)
+        rows[f"{name}, teacher-forced"] = rollouts(forced, context=CONTEXT + HORIZON - 1)
     else:
-        rows[f"{name}, 2 sprites"] = rollouts(model, functools.partial(sprites.rollout, count=2))
+        in_sprites = functools.partial(sprites.rollout, rollout, count=2)
+        rows[f"{name}, 2 sprites"] = rollouts(in_sprites)
     return rows
 
 
@@ -138,7 +145,7 @@ def score(parts):
 def describe(name, path, model, out):
     """What a model is, and what its run was: a dict. Copies the run's log to the folder `out`."""
     known = {"parameters": model.count_params(), "precision": model.architecture.precision}
-    folder = sources.folder_of(path)
+    folder = path if path.is_dir() else path.parent
     if not (folder / "environment.json").exists():
         return known
     first, *_, last = 2 * runs.read_json(folder / "environment.json", list)
@@ -183,7 +190,7 @@ def draw_comparison(truth, shown, path):
             rows.append(predicted if n >= CONTEXT else rows[0])
         labels = [textwrap.fill(name, 11) for name in ("real", *shown)]
         pictures_of_frames.append(np.asarray(pictures.film_strip(rows, labels)))
-    animate.write_gif(path, pictures_of_frames)
+    animate.write_gif(path, np.stack(pictures_of_frames))
 
 
 def print_table(records):
@@ -217,14 +224,9 @@ def main():
             )
         if names.count(name) > 1:
             raise InputError(f"{name}: name each row differently")
-    with cli.folder_lock(arguments.out):
-        record(arguments, rows)
-
-
-def record(arguments, rows):
-    """Score the rows, (name, "=", path) each, in a folder that no other process uses."""
+    cli.make_folder(arguments.out)
     videos = data.EvaluationVideos("test")
-    indices = sources.choose_indices(len(videos), arguments.count)
+    indices = predict.choose_indices(len(videos), arguments.count)
     records_path = arguments.out / "records.json"
     records = runs.read_json(records_path, dict) if records_path.exists() else {}
     if any(record.get("count") != arguments.count for record in records.values()):

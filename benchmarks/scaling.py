@@ -24,6 +24,11 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"  # before JAX starts
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
+
 import dataclasses
 
 from extras import cli
@@ -58,18 +63,17 @@ NETWORKS = {  # devices, bytes a second from each
 
 def step_seconds(config, count):
     """Median seconds of a training step on the first `count` devices."""
-    distribution = devices.start(
-        devices.Devices(devices=str(count), process_count=1), config.batch_size
-    )
-    with devices.distribution_scope(distribution):
-        closed_loop = train.ClosedLoop(train.build_model(config), config)
-        batch = train.ClosedLoopVideos(config)[0]
-        closed_loop.train_on_batch(*batch)  # compiles it
-        seconds = []
-        for _ in range(TURNS):
-            started = time.perf_counter()
-            closed_loop.train_on_batch(*batch)
-            seconds.append(time.perf_counter() - started)
+    devices.start(devices.Devices(devices=str(count), process_count=1), config.batch_size)
+    model = train.build_model(config)
+    train.compile_model(model, config)
+    videos, *_ = train.open_sets(config)
+    batch = train.Batches(config, videos)[0]
+    model.train_on_batch(*batch)  # compiles it
+    seconds = []
+    for _ in range(TURNS):
+        started = time.perf_counter()
+        model.train_on_batch(*batch)
+        seconds.append(time.perf_counter() - started)
     return np.median(seconds)
 
 
@@ -77,7 +81,7 @@ def measure():
     """Print what sharing a batch over simulated devices costs."""
     tiny = train.PRESETS["tiny"]
     architecture = dataclasses.replace(tiny.architecture, depths=(1, 0, 0), motion_radius=0)
-    config = dataclasses.replace(tiny, architecture=architecture, frames=4, context=2, size=(32,))
+    config = dataclasses.replace(tiny, architecture=architecture, frames=4, context=2, size=32)
     print(f"on {os.cpu_count()} cores; a step of a small model, in milliseconds")
     print("batch  1 device  2 devices  4 devices   one device's time by that of 4")
     times = {}
@@ -98,8 +102,8 @@ def operations(config):
 
     def count(frames, batch_size):
         smaller = dataclasses.replace(config, frames=frames, context=2, batch_size=batch_size)
-        closed_loop, state, batch = memory.training(smaller)
-        return jax.jit(closed_loop.train_step).lower(state, batch).cost_analysis()["flops"]
+        model, state, batch = memory.training(smaller)
+        return jax.jit(model.train_step).lower(state, batch).cost_analysis()["flops"]
 
     two_steps, three_steps, two_videos = count(3, 1), count(4, 1), count(3, 2)
     of_a_step = three_steps - two_steps

@@ -26,6 +26,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
+
 from extras import cli
 
 import keras
@@ -35,9 +40,10 @@ from keras import ops
 import data
 import model as models
 import train
-from extras import compiling, motion, runs
+from extras import runs
+from method import motion
 
-PRESETS, ON_TENSORFLOW = train.PRESETS, compiling.ON_TENSORFLOW
+PRESETS, ON_TENSORFLOW = train.PRESETS, keras.backend.backend() == "tensorflow"
 TURNS = 3
 # The parts of a training step, and what TensorFlow's names of their operations have in them.
 # `name_operations` makes the first two names.
@@ -73,16 +79,18 @@ def show(name, values, unit):
 
 def training_step(config):
     """An action: one training step, on a batch that stays the same."""
-    closed_loop = train.ClosedLoop(train.build_model(config), config)
-    return functools.partial(closed_loop.train_on_batch, *train.ClosedLoopVideos(config)[0])
+    model = train.build_model(config)
+    train.compile_model(model, config)
+    videos, *_ = train.open_sets(config)
+    return functools.partial(model.train_on_batch, *train.Batches(config, videos)[0])
 
 
 def bare_convolutions(step):
     """An action: the convolutions of a training step alone, forward and backward, one by one."""
     import tensorflow as tf
 
-    closed_loop = step.func.__self__  # the model whose `train_on_batch` a step is
-    train_step = tf.function(closed_loop.train_step)
+    model = step.func.__self__  # whose `train_on_batch` a step is
+    train_step = tf.function(model.train_step)
     random_tensor = functools.cache(tf.random.normal)
     convolutions = []
     for op in train_step.get_concrete_function(step.args).graph.get_operations():
@@ -104,7 +112,7 @@ def bare_convolutions(step):
 
 
 def name_operations():
-    """Let TensorFlow's profiler tell the operations of ConvLSTM2D and of extras/motion.py apart."""
+    """Let TensorFlow's profiler tell the operations of ConvLSTM2D and of method/motion.py apart."""
 
     def named(function, name):
         def call(*arguments, **options):
@@ -191,7 +199,7 @@ def show_layer(filters, size, batch=8, frames=19):
     both = keras.Sequential([layer]), Stepwise(layer)
     difference = np.abs(np.subtract(*(ops.convert_to_numpy(model(videos)) for model in both))).max()
     for model in both:
-        # TensorFlow's kernels are faster than XLA's on a CPU, see extras/compiling.py.
+        # TensorFlow's kernels are faster than XLA's on a CPU, see method/loop.py.
         model.compile("sgd", "mse", jit_compile=not ON_TENSORFLOW)
     stock, ours = in_turns(*(functools.partial(m.train_on_batch, videos, videos) for m in both))
     show(f"ConvLSTM2D's step against Keras, {filters} at {size}x{size}", stock / ours, "times")

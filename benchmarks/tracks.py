@@ -4,7 +4,7 @@
 
 A yardstick, and no model for other videos. A small network learns to predict the next ten places
 of a digit from its last ten, from a million simulated tracks that are made as the videos are. It
-never sees a picture. `extras/sprites.py` then takes the context of a test video apart into two
+never sees a picture. `method/sprites.py` then takes the context of a test video apart into two
 sprites and says how each has moved. A digit is centred by its mass, so a sprite's centroid tells
 its place. Each sprite is drawn at all places where it may be next, weighted by their
 probabilities, and the brighter sprite is seen.
@@ -19,6 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from extras import start
+
+    start.load_keras()  # quietly, and first of all
+
 from extras import cli
 
 import keras
@@ -27,8 +32,9 @@ import tyro
 from keras import ops
 
 import data
-from extras import sources, sprites
+import predict
 from floor import CONTEXT, HORIZON, PLACES, SIZE, digit_places, show_errors
+from method import sprites
 
 TRACKS, BATCH_SIZE = 1_000_000, 1024
 UNITS, LAYERS, LEARNING_RATE = 384, 3, 2e-2
@@ -121,7 +127,7 @@ def main(count: int = 1000):
         count: how many test videos.
     """
     videos = data.EvaluationVideos("test")
-    indices = sources.choose_indices(len(videos), count)
+    indices = predict.choose_indices(len(videos), count)
     network, errors = train_network(), []
     for chosen in np.split(indices, range(100, count, 100)):
         batch = data.to_float(videos[chosen])

@@ -2,7 +2,8 @@
 
     pip install av
     python examples/make_clips.py clips
-    python train.py --data clips --preset tiny --run runs/clips
+    python prepare.py clips clips.prepared --size 64
+    python train.py --data clips.prepared --preset tiny --run runs/clips
     python animate.py runs/clips
 
 The same seed draws the same clips.

@@ -1,7 +1,8 @@
 """Draw radar pictures to train on: made-up areas of rain that drift, grow and fade, in dBZ.
 
     python examples/make_radar.py radar.npy
-    python train.py --data radar.npy --range 0 60 --preset tiny --run runs/radar
+    python prepare.py radar.npy radar.prepared --range 0 60 --unit dBZ
+    python train.py --data radar.prepared --preset tiny --run runs/radar
     python animate.py runs/radar
 
 The file is a float32 array (videos, frames, height, width) of reflectivity, as a weather radar

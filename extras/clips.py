@@ -24,7 +24,7 @@ class ArrayFile:
 
     def __init__(self, path, frames_first=False):
         self.path = path
-        remedy = f"prepare it first: python prepare.py {shlex.quote(str(path))} OUT"
+        remedy = f"prepare it first: python prepare.py {shlex.quote(str(path))} {shlex.quote(f'{path}.prepared')}"
         try:
             videos = np.lib.format.open_memmap(path, mode="r")  # runs no code that a file holds
         except Exception:  # what a damaged file raises depends on the damage
@@ -74,7 +74,7 @@ def open_clips(path):
     if path.suffix.lower() == ".npy":
         return ArrayFile(path)
     raise InputError(
-        f"{path} is no prepared file; prepare it first: python prepare.py {shlex.quote(str(path))} OUT"
+        f"{path} is no prepared file; prepare it first: python prepare.py {shlex.quote(str(path))} {shlex.quote(f'{path}.prepared')}"
     )
 
 

@@ -12,6 +12,7 @@ readers write nothing. Before the HDF5 part stands a line of text that says what
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 
@@ -34,6 +35,35 @@ def is_prepared(path):
         return False
 
 
+class _Disk(io.FileIO):
+    """A file for HDF5, which ends Python if it cannot write: errors are kept for `check`."""
+
+    error = None
+
+    def write(self, content):
+        rest = memoryview(content)
+        with self._errors_kept():
+            while rest and not self.error:
+                rest = rest[super().write(rest) :]
+        return len(content)
+
+    def truncate(self, size):
+        with self._errors_kept():
+            super().truncate(size)
+        return size
+
+    @contextlib.contextmanager
+    def _errors_kept(self):
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+
+    def check(self):
+        if self.error:
+            raise self.error
+
+
 class Writer:
     """Write a prepared file; as a context manager, it is there whole in the end or not at all.
 
@@ -45,6 +75,9 @@ class Writer:
         unit: the unit of `value_range`, such as "dBZ"; "": unknown.
         options: dict, the options by which the sources were read.
         sources: list of what is to be known of each source; goes to JSON.
+        frames: the `h5py.Dataset` (frames, height, width, channels); None before there is any.
+        names: of the clips so far.
+        ends: 0, and after each clip how many frames there are.
     """
 
     def __init__(self, path):
@@ -53,18 +86,17 @@ class Writer:
         self.unit = ""
         self.options = {}
         self.sources = []
-        self.frames = None  # the dataset
-        self._names, self._ends = [], [0]
+        self.frames = None
+        self.names, self.ends = [], [0]
 
     def __enter__(self):
         import h5py
 
         with contextlib.ExitStack() as stack:
-            self._temporary = stack.enter_context(atomic_write(self.path))
+            temporary = stack.enter_context(atomic_write(self.path))
+            self._disk = stack.enter_context(_Disk(temporary, "w+"))
             # "latest": HDF5's older formats have no checksums for what is not an array.
-            self._file = h5py.File(
-                self._temporary, "w", libver="latest", userblock_size=USER_BLOCK, locking=False
-            )
+            self._file = h5py.File(self._disk, "w", libver="latest", userblock_size=USER_BLOCK)
             stack.callback(self._file.close)
             self._stack = stack.pop_all()
         return self
@@ -90,6 +122,7 @@ class Writer:
                     self._add(narrow[chunk])
                 del self._file["narrow"]  # HDF5 uses its place for what follows
         self._add(frames)
+        self._disk.check()
 
     def _create(self, shape, dtype):
         frame_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
@@ -116,34 +149,38 @@ class Writer:
 
     def end_clip(self, name):
         """End the clip of the frames since the last one; without any there is none."""
-        if self.frames is not None and len(self.frames) > self._ends[-1]:
-            self._ends.append(len(self.frames))
-            self._names.append(name)
+        if self.frames is not None and len(self.frames) > self.ends[-1]:
+            self.ends.append(len(self.frames))
+            self.names.append(name)
 
     def __exit__(self, *exception):
         if exception[0] is not None:
             return self._stack.__exit__(*exception)
         with self._stack:
-            if not self._names or self._ends[-1] < len(self.frames):
-                raise ValueError("a prepared file needs a clip, and end_clip after each")
-            spans = np.stack([self._ends[:-1], self._ends[1:]], axis=1).astype(np.int64)
-            self._digest.update(spans)
-            self._digest.update(f"{self.frames.shape} {self.frames.dtype}".encode())
-            description = {
-                "version": VERSION,
-                "digest": self._digest.hexdigest(),
-                "names": self._names,
-                "value_range": [float(value) for value in self.value_range],
-                "unit": self.unit,
-                "options": self.options,
-                "sources": self.sources,
-            }
-            text = np.frombuffer(json.dumps(description).encode(), np.uint8)
-            for name, array in (("spans", spans), ("description", text)):
-                self._file.create_dataset(name, data=array, chunks=array.shape, fletcher32=True)
-            self._file.close()
-            with open(self._temporary, "rb+") as file:
-                file.write(FIRST_LINE)
+            self._finish()
+
+    def _finish(self):
+        if not self.names or self.ends[-1] < len(self.frames):
+            raise ValueError("a prepared file needs a clip, and end_clip after each")
+        spans = np.stack([self.ends[:-1], self.ends[1:]], axis=1).astype(np.int64)
+        self._digest.update(spans)
+        self._digest.update(f"{self.frames.shape} {self.frames.dtype}".encode())
+        description = {
+            "version": VERSION,
+            "digest": self._digest.hexdigest(),
+            "names": self.names,
+            "value_range": [float(value) for value in self.value_range],
+            "unit": self.unit,
+            "options": self.options,
+            "sources": self.sources,
+        }
+        text = np.frombuffer(json.dumps(description).encode(), np.uint8)
+        for name, array in (("spans", spans), ("description", text)):
+            self._file.create_dataset(name, data=array, chunks=array.shape, fletcher32=True)
+        self._file.close()
+        self._disk.seek(0)
+        self._disk.write(FIRST_LINE)
+        self._disk.check()
 
 
 class Prepared:

@@ -47,11 +47,6 @@ if missing:
         f"{sys.executable} -m pip install -r requirements.txt"
     )
 
-# TensorFlow's start-up notes bury our own first lines. Set this to 0 to read them.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Take GPU memory as it is needed, so that other programs on the GPU keep running.
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 @contextlib.contextmanager
 def quiet():
@@ -81,20 +76,27 @@ def quiet():
         os.wait()
 
 
-wants_quiet = os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" and hasattr(os, "fork")  # not on Windows
-try:
-    with quiet() if wants_quiet else contextlib.nullcontext():
-        import keras
-except (ImportError, ValueError) as error:
-    end(
-        f"Keras cannot start its backend ({error}): set KERAS_BACKEND to an installed one, "
-        "tensorflow or jax; pip install -r requirements.txt brings TensorFlow"
-    )
-if tuple(int(part) for part in keras.__version__.split(".")[:3]) < KERAS_NEEDED:
-    needed = ".".join(map(str, KERAS_NEEDED))
-    end(
-        f"this needs Keras {needed} or later, and Keras {keras.__version__} is installed: "
-        "pip install -r requirements.txt"
-    )
-if keras.backend.backend() not in ("tensorflow", "jax"):
-    end(f"KERAS_BACKEND is {keras.backend.backend()}: this needs tensorflow or jax")
+def load_keras():
+    """Import Keras and its backend quietly; end the script in one line if that fails."""
+    # TensorFlow's start-up notes bury our own first lines. Set this to 0 to read them.
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Take GPU memory as it is needed, so that other programs on the GPU keep running.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    wants_quiet = level == "3" and hasattr(os, "fork")  # not on Windows
+    try:
+        with quiet() if wants_quiet else contextlib.nullcontext():
+            import keras
+    except (ImportError, ValueError) as error:
+        end(
+            f"Keras cannot start its backend ({error}): set KERAS_BACKEND to an installed one, "
+            "tensorflow or jax; pip install -r requirements.txt brings TensorFlow"
+        )
+    if tuple(int(part) for part in keras.__version__.split(".")[:3]) < KERAS_NEEDED:
+        needed = ".".join(map(str, KERAS_NEEDED))
+        end(
+            f"this needs Keras {needed} or later, and Keras {keras.__version__} is installed: "
+            "pip install -r requirements.txt"
+        )
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        end(f"KERAS_BACKEND is {keras.backend.backend()}: this needs tensorflow or jax")

@@ -208,14 +208,14 @@ def cross_entropy(videos, predicted):
     and far sooner.
 
     Args:
-        videos: real ones, (batch, frames, height, width, channels).
+        videos: real ones, (batch, frames, height, width, channels); at least two frames.
         predicted: logits of the motion from each frame to the next, vertical and horizontal,
             (batch, frames - 1, height / 4, width / 4, 2 (2 R + 1)), the height and the width being
             those of padded frames.
 
     Returns:
         A number: the mean over frames and videos of the sum over pixels, each weighted by the
-        contrast around it, since an even ground shows no motion; 0 for videos of one frame.
+        contrast around it, since an even ground shows no motion.
     """
     frames, next_frames = (
         pad_frames(ops.reshape(part, (-1, *ops.shape(videos)[2:])))
@@ -228,5 +228,4 @@ def cross_entropy(videos, predicted):
         for probability, logits in zip(ops.split(measured, 2, -1), ops.split(predicted, 2, -1))
     )
     weight = BLOCK**2 * contrast(next_frames)[..., 0]
-    count = ops.maximum(ops.shape(entropy)[0], 1)  # a video of one frame shows no motion
-    return ops.sum(weight * entropy) / ops.cast(count, entropy.dtype)
+    return ops.mean(ops.sum(weight * entropy, axis=(1, 2)))

@@ -1,5 +1,6 @@
 """What several test files share: small configs, their command lines, and what a run has left."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -8,9 +9,10 @@ import zipfile
 import h5py
 import keras
 import numpy as np
+import pytest
 
 import train
-from extras import runs
+from extras import prepared, runs
 
 
 def replace(config, **changes):
@@ -28,9 +30,10 @@ SMALL = replace(
     filters=4,
     coarse_filters=4,
     motion_units=4,
+    depths=(0, 1, 0),
     frames=4,
     context=2,
-    size=(32,),
+    size=32,
     batch_size=2,
     steps_per_epoch=2,
     epochs=3,
@@ -44,7 +47,7 @@ QUICK = replace(SMALL, depths=(1, 0, 0), motion_radius=0, frames=3, epochs=4, co
 
 def option(field):
     """The command line's name for a field of `train.Config`."""
-    return "--" + ("range" if field == "value_range" else field.replace("_", "-"))
+    return "--" + field.replace("_", "-")
 
 
 def fields(config):
@@ -60,8 +63,17 @@ def options(config):
             if isinstance(value, bool):
                 yield option(field if value else f"no_{field}")
             else:
-                values = value if isinstance(value, tuple) else (value,)
-                yield from (option(field), *map(str, values))
+                yield from (option(field), *map(str, keras.tree.flatten(value)))
+
+
+def prepare(path, clips, **attributes):
+    """Write videos (frames, height, width, channels) to a prepared file."""
+    with prepared.Writer(path) as writer:
+        for name, value in attributes.items():
+            setattr(writer, name, value)
+        for number, clip in enumerate(clips):
+            writer.append(clip)
+            writer.end_clip(f"clip {number}")
 
 
 def array(tensor):
@@ -69,8 +81,8 @@ def array(tensor):
 
 
 def files_in(folder):
-    """Names of all files anywhere in a folder, but for the lock that keeps others out of it."""
-    return {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
+    """Names of all files anywhere in a folder."""
+    return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
 def log_of(folder):
@@ -116,16 +128,27 @@ def assert_same_run(one, other):
     assert log_without_times(one) == log_without_times(other)
     for name in ("best.keras", "last.keras"):
         assert_same_weights(one / name, other / name)
-    files = [{path.name for path in folder.rglob("*")} - {".lock"} for folder in (one, other)]
-    assert files[0] == files[1]
+    assert files_in(one) == files_in(other)
 
 
-def stopping_at_step(step):
-    """A `ScoreAndSave` that is interrupted, as by Ctrl-C, before the training step of that number."""
+def load_checkpoint(folder):
+    """The compiled model of a run, as it was after its last step."""
+    config = train.read_config(folder)
+    model = train.build_model(config)
+    train.compile_model(model, config)
+    runs.load_checkpoint(model, folder / runs.CHECKPOINT)
+    return model
 
-    class StoppingScoreAndSave(runs.ScoreAndSave):
+
+@contextlib.contextmanager
+def interrupt_before_step(step):
+    """Within, training is interrupted, as by Ctrl-C, before the step of that number, from 0 on."""
+
+    class Interrupting(runs.Watch):
         def on_train_batch_begin(self, batch, logs=None):
-            if int(self.model.optimizer.iterations) == step:
+            if self.batches.epoch * len(self.batches) + batch == step:
                 raise KeyboardInterrupt
 
-    return StoppingScoreAndSave
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "Watch", Interrupting)
+        yield

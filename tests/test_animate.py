@@ -1,13 +1,17 @@
 """Animations: real beside predicted, told apart by their frames, in files that loop."""
 
+import shutil
+from pathlib import Path
+
+import imageio.v3 as imageio
 import numpy as np
-import pytest
 from PIL import Image
 
 import animate
 import data
+import predict
+from extras import pictures
 from helpers import files_in
-from extras import pictures as drawing
 
 
 def video(frames=5, seed=0):
@@ -26,8 +30,8 @@ def test_context_and_forecast_are_told_apart():
         for shown, real in ((bottom[:, :half], left), (bottom[:, -half:], right)):
             blocks = np.kron(real[..., 0], np.ones((8, 8), np.uint8))
             np.testing.assert_array_equal(shown[2:-2, 2:-2], np.stack([blocks] * 3, axis=-1))
-        right_border = drawing.REAL_COLOUR if n < 3 else drawing.PREDICTED_COLOUR
-        assert tuple(bottom[0, 0]) == drawing.REAL_COLOUR
+        right_border = pictures.REAL_COLOUR if n < 3 else pictures.PREDICTED_COLOUR
+        assert tuple(bottom[0, 0]) == pictures.REAL_COLOUR
         assert tuple(bottom[0, -1]) == right_border
 
 
@@ -53,47 +57,56 @@ def test_gif_loops_and_keeps_its_pixels(tmp_path):
     assert durations == [200, 200, 200, 200, 1200]
 
 
+def test_what_stands_still_in_the_frames_stands_still_in_the_gif(tmp_path):
+    """A palette for each frame, or dithering, would have a coloured ground flicker."""
+    y, x = np.mgrid[:64, :64]
+    noise = np.random.default_rng(0).integers(0, 30, (64, 64))
+    ground = np.stack([3 * x + noise, 3 * y + noise, 2 * (x + y // 2) % 255], axis=-1)
+    frames = np.repeat(ground.astype(np.uint8)[None], 12, axis=0)
+    for n in range(12):
+        frames[n, 40:54, 4 * n : 4 * n + 14] = 255, 50, 25
+    animate.write_gif(tmp_path / "a.gif", frames)
+    gif, shown = Image.open(tmp_path / "a.gif"), []
+    for n in range(12):
+        gif.seek(n)
+        shown.append(np.asarray(gif.convert("RGB")))
+    still = (frames == frames[0]).all(axis=(0, 3))
+    assert still.mean() > 0.7
+    assert (np.array(shown) == shown[0]).all(axis=(0, 3))[still].all()
+    assert np.abs(np.array(shown).astype(float) - frames).mean() < 12
+
+
 def test_script_writes_an_animation_for_each_video_and_one_strip(script, trained_run, tmp_path):
     status, output, _ = script(animate, trained_run, "--out", tmp_path)
     assert status == 0
-    written = {str(tmp_path / name) for name in files_in(tmp_path)}
-    assert written == {line for line in output.splitlines() if line.startswith(str(tmp_path))}
-    gifs = sorted(tmp_path.glob("*.gif"))
-    assert len(gifs) == 4 and len(written) == 5
-    assert all(Image.open(path).n_frames == 20 for path in gifs)
-    (strip,) = tmp_path.glob("*.png")
+    paths = [line for line in output.splitlines() if line.startswith(str(tmp_path))]
+    assert {str(tmp_path / name) for name in files_in(tmp_path)} == set(paths)
+    *gifs, strip = map(Path, paths)
+    assert len(gifs) == 4 and all(Image.open(path).n_frames == 20 for path in gifs)
     width, height = Image.open(strip).size
     assert width > 20 * 40 and height > 8 * 40
     # The numbers in the names are those of the validation videos.
-    number = int(gifs[0].stem.split("-")[1])
-    gif = Image.open(gifs[0])
-    first = np.asarray(gif.convert("RGB"))[-242:-2:6, 2:242:6]
-    expected = data.EvaluationVideos("validation", size=40)[[number]][0, 0]
+    numbers = [int(path.stem.split("-")[-1]) for path in gifs]
+    assert numbers == predict.choose_indices(data.EVALUATION_VIDEOS, 4, seed=0).tolist()
+    first = np.asarray(Image.open(gifs[0]).convert("RGB"))[-242:-2:6, 2:242:6]
+    expected = data.EvaluationVideos("validation", size=40)[numbers[:1]][0, 0]
     assert np.abs(first.astype(int) - expected).max() < 24
 
 
+def test_forecasts_of_two_models_stand_beside_each_other(script, trained_run, tmp_path):
+    arguments = ["--count", 1, "--context", 1, "--horizon", 1, "--out", tmp_path / "out"]
+    for name in ("rate-0.1", "rate-0.2"):
+        shutil.copytree(trained_run, tmp_path / name)
+        assert script(animate, tmp_path / name, *arguments)[0] == 0
+    assert len(list((tmp_path / "out").glob("*.gif"))) == 2
+
+
 def test_mp4(script, trained_run, tmp_path):
-    imageio = pytest.importorskip("imageio.v3")
-    pytest.importorskip("av")
     arguments = [trained_run, "--count", 1, "--horizon", 3, "--format", "mp4", "--out", tmp_path]
     assert script(animate, *arguments)[0] == 0
     (path,) = tmp_path.glob("*.mp4")
     frames = imageio.imread(path, plugin="pyav")
     assert frames.shape[0] == 13 and frames.shape[3] == 3
-
-
-def test_mp4_without_its_packages_says_what_to_install(refused, trained_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(animate.importlib.util, "find_spec", lambda name: None)
-    arguments = [trained_run, "--count", 1, "--horizon", 1, "--format", "mp4", "--out", tmp_path]
-    assert "pip install imageio av" in refused(animate, *arguments)
-    assert not list(tmp_path.iterdir())
-
-
-def test_clips_without_truth_are_animated(script, trained_run, tmp_path):
-    np.save(tmp_path / "clip.npy", data.EvaluationVideos("test", frames=10)[[0]])
-    arguments = ["--data", tmp_path / "clip.npy", "--out", tmp_path / "out"]
-    assert script(animate, trained_run, *arguments)[0] == 0
-    assert Image.open(tmp_path / "out" / "clip-0000.gif").n_frames == 20
 
 
 def test_help(script):

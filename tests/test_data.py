@@ -1,13 +1,15 @@
-"""Moving MNIST, pixel for pixel; the pairs that are trained on."""
+"""Moving MNIST, pixel for pixel; the pairs that are trained on; the official test file."""
 
 import hashlib
+import http.server
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import data
-from extras.cli import InputError
+from extras.cli import Failure, InputError
 
 
 def slow_video(digits, numbers, frames, size):
@@ -128,19 +130,19 @@ def test_validation_and_test_share_no_digit(monkeypatch):
     assert set(np.unique(data.EvaluationVideos("test")[np.arange(200)])) == {0, 2}
 
 
-def test_a_batch_follows_from_seed_epoch_and_index_alone():
-    def batch(index, seed=0, epoch=0):
-        videos = data.MovingMNIST(seed=seed, batch_size=2, batches=9, epoch=epoch)
-        return videos[index][0]
+def test_training_videos_follow_from_the_seed_and_never_repeat():
+    training = data.TrainingVideos(digits_per_video=1, frames=4, size=40)
+    videos = training.draw(2, [0, 1, 2])
+    assert videos.shape == (2, 4, 40, 40, 1) and videos.dtype == np.uint8
+    np.testing.assert_array_equal(videos, training.draw(2, [0, 1, 2]))
+    for seed in ([1, 1, 2], [0, 2, 1], [0, 1, 3]):
+        assert (videos != training.draw(2, seed)).any()
 
-    videos = data.MovingMNIST(seed=0, batch_size=2, batches=9)
-    videos[0], videos[5]
-    videos.on_epoch_end()
-    np.testing.assert_array_equal(videos[3][0], batch(3, epoch=1))
-    different = [batch(3), batch(4), batch(3, seed=1), batch(3, epoch=1)]
-    for n, one in enumerate(different):
-        for other in different[n + 1 :]:
-            assert (one != other).any()
+
+def test_training_videos_are_made_of_training_digits(monkeypatch):
+    digits = {split: np.full((9, 28, 28), n, np.uint8) for n, split in ((1, "test"), (2, "train"))}
+    monkeypatch.setattr(data, "load_digits", digits.get)
+    assert set(np.unique(data.TrainingVideos().draw(3, [0]))) == {0, 2}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,99 @@ def test_a_batch_follows_from_seed_epoch_and_index_alone():
 def test_impossible_videos_are_refused(wrong):
     with pytest.raises(InputError):
         data.make_videos(data.load_digits("test"), **{"count": 1, "seed": 0, **wrong})
+
+
+@pytest.mark.parametrize(
+    "size, horizon, sizes",
+    [(64, 10, [50, 50, 3]), (256, 2, [3] * 34 + [1]), (64, 2000, [4] * 25 + [3])],
+)
+def test_long_and_large_videos_go_fewer_at_a_time(size, horizon, sizes):
+    videos = np.broadcast_to(np.uint8(0), (200, 3, size, size, 1))
+    batches = data.batches(videos, np.arange(103), horizon)
+    assert [len(batch) for batch in batches] == sizes
+
+
+def test_batches_are_the_videos_that_were_asked_for():
+    videos = np.arange(8, dtype=np.uint8).reshape(4, 2, 1, 1, 1)
+    indices = np.array([3, 0, 2])
+    (batch,) = data.batches(videos, indices, 2)
+    np.testing.assert_array_equal(batch, videos[indices])
+
+
+# The official test file
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `content`, in the ways that servers do."""
+
+    content = b"as if it were videos" * 100
+    fault = ""
+
+    def do_GET(self):
+        content = self.content
+        if self.fault == "missing":
+            return self.send_error(404)
+        if self.fault == "silent":
+            return None  # and the connection is closed
+        if self.fault == "wrong":
+            content = content[:-1] + b"?"
+        if self.fault == "unmeasured page":
+            content = b"<html>"
+        self.send_response(200)
+        if "unmeasured" not in self.fault:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if "cut" in self.fault else content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """A folder without the file, and a server of this machine that has it; call to set a fault."""
+    monkeypatch.chdir(tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setattr(data, "OFFICIAL_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(data, "OFFICIAL_SHA256", hashlib.sha256(Server.content).hexdigest())
+    yield lambda fault: monkeypatch.setattr(Server, "fault", fault)
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_official_file_is_downloaded_once(script, official):
+    status, output, errors = script(data, "--download")
+    assert status == 0, errors
+    assert str(data.OFFICIAL_PATH) in output
+    assert data.OFFICIAL_PATH.read_bytes() == Server.content
+    assert list(data.OFFICIAL_PATH.parent.iterdir()) == [data.OFFICIAL_PATH]
+    official("missing")  # not even asked: the file is there
+    assert data.download_official() == data.OFFICIAL_PATH
+
+
+@pytest.mark.parametrize(
+    "fault", ["cut", "unmeasured cut", "wrong", "unmeasured page", "missing", "silent"]
+)
+def test_a_download_that_went_wrong_leaves_nothing_and_can_be_repeated(script, official, fault):
+    official(fault)
+    status, _, errors = script(data, "--download")
+    assert status == 1
+    line = errors.splitlines()[-1]
+    assert line.startswith("data.py: ") and data.OFFICIAL_URL in line
+    assert "try again" in line or "nothing was kept" in line
+    assert not any(data.OFFICIAL_PATH.parent.iterdir())
+    official("")
+    data.download_official()
+    assert data.OFFICIAL_PATH.read_bytes() == Server.content
+
+
+def test_without_a_network_a_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "OFFICIAL_URL", "http://127.0.0.1:9/")
+    with pytest.raises(Failure, match="check the connection"):
+        data.download_official()
+    assert not any(data.OFFICIAL_PATH.parent.iterdir())
 
 
 # The script

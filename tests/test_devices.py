@@ -19,8 +19,8 @@ import pytest
 import data
 import model as models
 import train
-from extras import cli, clips, devices, runs
-from helpers import QUICK, array, log_of, log_without_times, options
+from extras import cli, devices, runs
+from helpers import QUICK, SMALL, array, load_checkpoint, log_of, log_without_times, options
 
 ROOT = Path(train.__file__).parent
 FOUR_DEVICES = {
@@ -41,20 +41,28 @@ def on_four_devices(test):
     return pytest.mark.jax(skip(test))
 
 
-def forecast_of_shipped_weights():
+def numbers_of_this_backend():
+    """A forecast by the shipped weights; a loss, and weights after a step of gradient descent."""
     context = data.to_float(data.EvaluationVideos("test", frames=4)[[0]])
-    return models.rollout(runs.load_model(runs.SHIPPED), context, 4)
+    forecast = models.rollout(runs.load_model(runs.SHIPPED), context, 4)
+    model, rng = train.build_model(SMALL), np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.2, w.shape) for w in model.get_weights()])
+    model.compile(keras.optimizers.SGD(1e-2), train.squared_error, run_eagerly=True)
+    videos = data.TrainingVideos(frames=SMALL.frames, size=SMALL.size)
+    loss = model.train_on_batch(*train.Batches(SMALL, videos, epoch=2)[0])  # in closed loop
+    return {"forecast": forecast, "loss": loss, **dict(enumerate(model.get_weights()))}
 
 
 @pytest.mark.skipif(on_jax or not has_jax, reason="runs tests on JAX from another backend")
 @pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_on_jax_with_four_devices(tmp_path, which):
-    np.save(tmp_path / "forecast.npy", forecast_of_shipped_weights())
+    numbers = {str(name): value for name, value in numbers_of_this_backend().items()}
+    np.savez(tmp_path / "numbers.npz", **numbers)
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n0", "-pno:cacheprovider", "--durations=0"]
         + ["-m", f"jax and {which}", "tests"],
         cwd=ROOT,
-        env={**os.environ, **FOUR_DEVICES, "FORECAST": str(tmp_path / "forecast.npy")},
+        env={**os.environ, **FOUR_DEVICES, "NUMBERS": str(tmp_path / "numbers.npz")},
         check=False,
         capture_output=True,
         text=True,
@@ -65,19 +73,26 @@ def test_on_jax_with_four_devices(tmp_path, which):
 
 
 @on_four_devices
-def test_the_shipped_weights_forecast_the_same_as_on_the_other_backend():
-    expected = np.load(os.environ["FORECAST"])
-    np.testing.assert_allclose(forecast_of_shipped_weights(), expected, atol=2e-3)
+def test_the_numbers_are_the_same_as_on_the_other_backend():
+    expected = np.load(os.environ["NUMBERS"])
+    for name, numbers in numbers_of_this_backend().items():
+        np.testing.assert_allclose(numbers, expected[str(name)], rtol=1e-3, atol=2e-3)
 
 
-def trained(config, folder, distribution=None, **options):
+def trained(config, folder, **options):
     """A run's weights, and the optimizer's variables; and the rows of its log."""
-    train.train(config, folder, distribution=distribution, **options)
-    closed_loop = train.ClosedLoop(train.build_model(config), config)
-    runs.load_checkpoint(closed_loop, folder, config)
-    variables = closed_loop.trainable_variables + closed_loop.optimizer.variables
+    train.train(config, folder, **options)
+    with devices.alone():
+        model = load_checkpoint(folder)
     log = [{k: float(v) for k, v in row.items() if v} for row in log_without_times(folder)]
-    return [array(variable) for variable in variables], log
+    return [array(v) for v in model.trainable_variables + model.optimizer.variables], log
+
+
+@pytest.fixture
+def share_batches():
+    """Call as share_batches("4"): training within this test then takes so many devices."""
+    yield lambda count: devices.start(devices.Devices(count, process_count=1), SHORT.batch_size)
+    keras.distribution.set_distribution(None)
 
 
 def assert_same_log(one, other):
@@ -91,28 +106,24 @@ def assert_same_up_to_rounding(one, other, tolerance=1e-4):
         np.testing.assert_allclose(*weights, atol=tolerance * largest, rtol=0)
 
 
-# Which rows a process makes ---------------------------------------------------------------
+# Which rows a process takes ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("own_clips", [False, True])
-def test_the_rows_of_all_processes_make_up_the_batch(monkeypatch, own_clips):
+def test_the_rows_of_all_processes_make_up_the_batch(monkeypatch):
     config = dataclasses.replace(SHORT, frames=6, sampling_epochs=100)
-    windows = None
-    if own_clips:
-        frames = np.random.default_rng(0).integers(0, 256, (90, 32, 32, 1), np.uint8)
-        windows = clips.Windows(frames, np.array([[0, 40], [40, 90]]), config.frames, step=1)
-    videos = train.ClosedLoopVideos(config, 50, windows)
-    whole = videos[1]
+    batches = train.Batches(config, data.TrainingVideos(frames=6, size=32), epoch=50)
+    assert devices.share(batches) is batches
+    whole = batches[1]
     assert not whole[0]["real_mask"].all()  # some are the model's own
     pieces = []
     for process in range(2):
         monkeypatch.setattr(devices, "processes", 2)
         monkeypatch.setattr(devices, "process", process)
-        pieces.append(videos[1])
-    for side in (0, 1):
-        for name, rows in whole[side].items():
-            together = np.concatenate([piece[side][name] for piece in pieces])
-            np.testing.assert_array_equal(together, rows, err_msg=name)
+        share = devices.share(batches)
+        assert len(share) == len(batches)
+        pieces.append(share[1])
+    together = keras.tree.map_structure(lambda *rows: np.concatenate(rows), *pieces)
+    keras.tree.map_structure(np.testing.assert_array_equal, together, whole)
 
 
 # Wrong usage ------------------------------------------------------------------------------
@@ -157,9 +168,9 @@ def on_one_device(tmp_path_factory):
 
 @on_four_devices
 @pytest.mark.parametrize("count", ["4", pytest.param("2", marks=pytest.mark.slow)])
-def test_any_number_of_devices_trains_the_same(tmp_path, on_one_device, count):
-    distribution = devices.start(devices.Devices(count, process_count=1), 4)
-    weights, log = trained(SHORT, tmp_path / "run", distribution)
+def test_any_number_of_devices_trains_the_same(tmp_path, on_one_device, share_batches, count):
+    share_batches(count)
+    weights, log = trained(SHORT, tmp_path / "run")
     assert_same_up_to_rounding(weights, on_one_device[0])
     assert_same_log(log, on_one_device[1])
     (start,) = runs.read_json(tmp_path / "run" / "environment.json", list)
@@ -168,10 +179,10 @@ def test_any_number_of_devices_trains_the_same(tmp_path, on_one_device, count):
 
 @on_four_devices
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_devices(tmp_path, on_one_device):
+def test_a_run_goes_on_with_another_number_of_devices(tmp_path, on_one_device, share_batches):
     train.train(dataclasses.replace(SHORT, epochs=1), tmp_path / "run")
-    distribution = devices.start(devices.Devices("2", process_count=1), 4)
-    weights, log = trained(SHORT, tmp_path / "run", distribution, resume=True)
+    share_batches("2")
+    weights, log = trained(SHORT, tmp_path / "run", resume=True)
     assert_same_up_to_rounding(weights, on_one_device[0])
     assert_same_log(log, on_one_device[1])
 
@@ -238,8 +249,7 @@ def test_when_one_process_is_killed_the_other_ends_and_the_run_goes_on(
     assert_ends_and_says_why(processes[1 - victim])
     assert time.monotonic() - began < 60
 
-    with cli.folder_lock(folder):  # nobody has it
-        epochs = len(log_of(folder)) + 1
+    epochs = len(log_of(folder)) + 1
     config = dataclasses.replace(endless, epochs=epochs)
     resumed, log = trained(config, folder, resume=True)
     expected, expected_log = trained(config, whole)

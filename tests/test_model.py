@@ -11,6 +11,7 @@ import pytest
 import data
 import model as models
 import train
+from extras import runs
 from extras.cli import InputError
 from helpers import SMALL, array, replace
 
@@ -21,7 +22,9 @@ CONFIGS = {
     "keras-example": replace(SMALL, model="keras-example"),
 }
 CLASSES = ["forecaster", "keras-example"]
-on_tensorflow = keras.backend.backend() == "tensorflow"
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="is about TensorFlow's own data or files"
+)
 
 
 def build(kind, **changes):
@@ -67,16 +70,6 @@ def test_rollout_is_whole_sequence_calls_on_own_predictions(kind, batch, frames,
     np.testing.assert_allclose(models.rollout(model, context, horizon), expected, atol=1e-5)
 
 
-def test_rollout_takes_one_step_for_each_frame():
-    model = build("forecaster")
-    models.rollout(model, some_videos(frames=1), 1)
-    steps = []
-    ((size, step),) = model.compiled_steps.items()
-    model.compiled_steps[size] = lambda inputs: steps.append(1) or step(inputs)
-    models.rollout(model, some_videos(frames=4), 7)
-    assert len(steps) == 4 + 7 - 1
-
-
 def test_rollout_sees_new_weights():
     model = build("forecaster")
     context = some_videos(frames=2)
@@ -92,11 +85,12 @@ def test_frames_that_are_not_real_are_the_models_own(kind):
     videos = some_videos(frames=6)
     real_mask = np.ones((2, 6), bool)
     real_mask[:, 3:] = False
-    closed = array(model(videos, real_mask=real_mask))
+    real_mask[:, 0] = False  # the first frame is real, whatever the mask says
+    closed = array(model({"videos": videos, "real_mask": real_mask}))
     np.testing.assert_allclose(closed[:, 2:], models.rollout(model, videos[:, :3], 4), atol=1e-5)
     # A draw for each video: the second one here is given real frames throughout.
     real_mask[1] = True
-    mixed = array(model(videos, real_mask=real_mask))
+    mixed = array(model({"videos": videos, "real_mask": real_mask}))
     np.testing.assert_allclose(mixed[0], closed[0], atol=1e-5)
     np.testing.assert_allclose(mixed[1], array(model(videos))[1], atol=1e-5)
 
@@ -115,7 +109,7 @@ def test_frames_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="3 channels; this model is for 1"):
         models.rollout(model, np.zeros((1, 2, 32, 32, 3), "float32"), 1)
     with pytest.raises(InputError, match="uint8.*to_float"):
-        models.rollout(model, np.zeros((1, 2, 32, 32, 1), "uint8"), 1)
+        model(np.zeros((1, 2, 32, 32, 1), "uint8"))
 
 
 # ConvLSTM2D -------------------------------------------------------------------------------
@@ -181,59 +175,125 @@ def test_step_has_the_gradients_of_keras_layer(size, activation):
         np.testing.assert_allclose(got - start, expected - start, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("option", [{"padding": "valid"}, {"strides": 2}, {"dropout": 0.5}])
-def test_options_that_step_does_not_know_are_refused(option):
-    with pytest.raises(ValueError, match="step"):
+@pytest.mark.parametrize(
+    "option, remedy",
+    [
+        ({"padding": "valid"}, "padding='same'"),
+        ({"strides": 2}, "strides"),
+        ({"dilation_rate": 2}, "dilation"),
+        ({"data_format": "channels_first"}, "channels last"),
+        ({"dropout": 0.5}, "keras.layers.Dropout beside this layer"),
+        ({"recurrent_dropout": 0.5}, "keras.layers.Dropout beside this layer"),
+    ],
+)
+def test_options_that_step_does_not_know_are_refused(option, remedy):
+    with pytest.raises(ValueError, match=remedy):
         models.ConvLSTM2D(4, 3, **option)
+
+
+class WithDropout(models.KerasExample):
+    """What that error says to do."""
+
+    def __init__(self, architecture):
+        super().__init__(architecture)
+        self.dropout = keras.layers.Dropout(0.5)
+
+    def step(self, frame, states, training=False):
+        return super().step(self.dropout(frame, training=training), states, training)
+
+
+@pytest.mark.jax
+def test_dropout_beside_the_layers_works_in_training_alone():
+    model = WithDropout(CONFIGS["keras-example"].architecture)
+    x, y = data.shift_frames(some_videos())
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    losses = model.fit(x, y, epochs=3, verbose=0).history["loss"]
+    assert np.isfinite(losses).all() and len(set(losses)) == 3  # other pixels are dropped
+    assert model.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
+    models.rollout(model, x, 2)
 
 
 # Keras's verbs ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_keras_own_verbs_work(tmp_path, capsys, kind):
+@pytest.mark.parametrize("kind", [pytest.param("forecaster", marks=pytest.mark.jax), CLASSES[1]])
+def test_keras_own_verbs_work_and_compile_once(capsys, monkeypatch, kind):
     """From Python, without train.py: with arrays, losses and optimizers of one's own."""
     model = build(kind)
-    rng = np.random.default_rng(0)
-    videos = rng.random((4, 3, 16, 24, 1)).astype("float32")
-    x, y = data.shift_frames(videos)
-    context = videos[:, :2]
+    x, y = data.shift_frames(some_videos(count=4, frames=3, size=28))
+    traces, call = [], type(model).call
 
+    def traced_call(self, inputs, training=False):
+        traces.append(training)
+        return call(self, inputs, training)
+
+    monkeypatch.setattr(type(model), "call", traced_call)
     model.compile("adam", "mse")
-    before = model.get_weights()
-    history = model.fit(x, y, batch_size=2, epochs=2, verbose=0)
-    assert len(history.history["loss"]) == 2 and np.isfinite(history.history["loss"]).all()
-    assert any((one != other).any() for one, other in zip(before, model.get_weights()))
-    mse = np.square(array(model(x)) - y).mean()
-    assert model.evaluate(x, y, verbose=0) == pytest.approx(mse, rel=1e-3)
-    for shape in ((1, 19, 16, 16, 1), (2, 12, 16, 16, 1), (2, 12, 24, 20, 1)):
-        other = rng.random(shape).astype("float32")
-        predictions = model.predict(other, verbose=0)
-        np.testing.assert_allclose(predictions, array(model(other)), atol=1e-5)
+
+    def use_all_verbs():
+        losses = model.fit(x, y, validation_data=(x, y), batch_size=4, verbose=0).history
+        model.train_on_batch(x, y)
+        model.test_on_batch(x, y)
+        model.predict(x, verbose=0)
+        models.rollout(model, x, 2)
+        return losses["loss"] + losses["val_loss"]
+
+    losses = use_all_verbs()
+    first = len(traces)
+    losses += use_all_verbs()
+    assert len(traces) == first  # nothing is compiled again for the same shapes
+    assert np.isfinite(losses).all() and len(set(losses)) == 4  # the weights have changed
+    predictions = array(model(x))
+    np.testing.assert_allclose(model.predict(x, verbose=0), predictions, atol=1e-5)
+    mse = np.square(predictions - y).mean()
+    assert model.evaluate(x, y, batch_size=4, verbose=0) == pytest.approx(mse, rel=1e-3)
     model.summary()
     trainable = sum(weight.size for weight in map(array, model.trainable_weights))
     assert f"Trainable params: {trainable:,}" in capsys.readouterr().out
-
-    forecast = models.rollout(model, context, 3)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(models.rollout(loaded, context, 3), forecast)
-    np.testing.assert_array_equal(models.rollout(model, context, 3), forecast)
+    config = model.get_config()
+    for _ in range(2):  # a config that has been used is as it was
+        assert type(model).from_config(config).architecture == model.architecture
 
 
-@pytest.mark.skipif(not on_tensorflow, reason="a SavedModel is TensorFlow's")
-@pytest.mark.parametrize("kind", CLASSES)
-def test_a_model_is_exported_for_a_stated_number_of_frames(tmp_path, kind):
-    model = build(kind)
+class SeveralLengths(keras.utils.PyDataset):
+    """A batch of two frames, and one of a single frame."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return data.shift_frames(some_videos(frames=3 - index))
+
+
+@pytest.mark.jax
+def test_clips_of_several_lengths_are_trained_on_together():
+    model = build("keras-example")
+    model.compile("adam", "mse")
+    assert np.isfinite(model.fit(SeveralLengths(), verbose=0).history["loss"]).all()
+
+
+@on_tensorflow
+@pytest.mark.parametrize(
+    "kind", ["keras-example", pytest.param("forecaster", marks=pytest.mark.slow)]
+)
+def test_what_is_not_known_before_a_batch_is_not_needed(tmp_path, kind):
+    """Neither for tf.data of unknown shapes, nor for an export without a signature."""
+    import tensorflow as tf
+
+    model = train.MODELS[kind](SMALL.architecture)  # not built yet
     videos = some_videos(frames=3)
-    forecast = models.rollout(model, videos, 2)
-    shape = (None, *videos.shape[1:])
-    model.export(
-        tmp_path / "model", input_signature=[keras.InputSpec(shape=shape, dtype="float32")]
-    )
+    predictions = array(model(videos))
+    model.export(tmp_path / "model", verbose=False)
     exported = keras.layers.TFSMLayer(tmp_path / "model", call_endpoint="serve")
-    np.testing.assert_allclose(array(exported(videos)), array(model(videos)), atol=1e-5)
-    np.testing.assert_array_equal(models.rollout(model, videos, 2), forecast)
+    np.testing.assert_allclose(array(exported(videos)), predictions, atol=1e-5)
+    batches = [data.shift_frames(part) for part in (videos, videos[:1, :2, 5:, :13])]
+    unknown = tf.TensorSpec((None, None, None, None, 1))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=(unknown, unknown)
+    )
+    model.compile("adam", "mse")
+    loss = model.fit(dataset, verbose=0, shuffle=False).history["loss"]
+    assert np.isfinite(loss).all()
 
 
 def test_a_saved_model_is_restored_bit_for_bit(tmp_path):
@@ -245,18 +305,73 @@ def test_a_saved_model_is_restored_bit_for_bit(tmp_path):
     for kind in CLASSES:
         path = tmp_path / kind
         network = build(kind)
-        expected[kind] = array(network(videos)), models.rollout(network, videos, 2)
+        expected[kind] = models.rollout(network, videos, 2)
         network.save(f"{path}.keras")  # having been used must not matter
         code += (
             f"loaded = keras.models.load_model('{path}.keras')\n"
-            "y = keras.ops.convert_to_numpy(loaded(videos))\n"
-            f"np.savez('{path}.npz', y=y, forecast=model.rollout(loaded, videos, 2))\n"
+            f"np.save('{path}.npy', model.rollout(loaded, videos, 2))\n"
         )
     subprocess.run([sys.executable, "-c", code], cwd=Path(models.__file__).parent, check=True)
-    for kind, (y, forecast) in expected.items():
-        got = np.load(tmp_path / f"{kind}.npz")
-        np.testing.assert_array_equal(got["y"], y)
-        np.testing.assert_array_equal(got["forecast"], forecast)
+    for kind, forecast in expected.items():
+        np.testing.assert_array_equal(np.load(tmp_path / f"{kind}.npy"), forecast)
+
+
+def test_a_model_whose_code_has_gained_or_lost_a_layer_does_not_load(tmp_path, monkeypatch):
+    init, step_outputs = models.Forecaster.__init__, models.Forecaster.step_outputs
+
+    def init_with_a_layer_more(self, architecture, **kwargs):
+        init(self, architecture, **kwargs)
+        self.layer_more = keras.layers.LayerNormalization()
+
+    def step_with_a_layer_more(self, frame, states, training=False):
+        return step_outputs(self, self.layer_more(frame), states, training)
+
+    one, other = tmp_path / "one.keras", tmp_path / "other.keras"
+    build("forecaster").save(one)
+    with monkeypatch.context() as patch:
+        patch.setattr(models.Forecaster, "__init__", init_with_a_layer_more)
+        patch.setattr(models.Forecaster, "step_outputs", step_with_a_layer_more)
+        build("forecaster").save(other)
+        runs.load_model(other)
+        with pytest.raises(InputError, match="gained or lost a layer"):
+            runs.load_model(one)
+    runs.load_model(one)
+    with pytest.raises(InputError, match="gained or lost a layer"):
+        runs.load_model(other)
+
+
+@pytest.fixture
+def keras_settings():
+    """Keras's own settings may be changed, and are put back."""
+    before = keras.config.dtype_policy(), keras.config.floatx(), keras.config.image_data_format()
+    yield
+    keras.config.set_dtype_policy(before[0])
+    keras.config.set_floatx(before[1])
+    keras.config.set_image_data_format(before[2])
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_no_setting_of_keras_changes_a_model(tmp_path, keras_settings, kind):
+    videos = some_videos(frames=3)
+    real_mask = np.array([[True, False, False]] * 2)
+
+    def results(model):
+        predictions = array(model({"videos": videos, "real_mask": real_mask}))
+        model.compile(keras.optimizers.SGD(1e-3), train.squared_error, run_eagerly=True)
+        model.train_on_batch(*data.shift_frames(videos))
+        return [predictions, *model.get_weights()]
+
+    model = build(kind)
+    model.save(tmp_path / "model.keras")
+    expected = results(model)
+    keras.config.set_floatx("float64")
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    for other in (build(kind), keras.models.load_model(tmp_path / "model.keras")):
+        assert other.dtype_policy.name == "float32"
+        for one, same in zip(expected, results(other), strict=True):
+            assert same.dtype == one.dtype
+            np.testing.assert_allclose(same, one, rtol=1e-5, atol=1e-6)
 
 
 # What they are made of --------------------------------------------------------------------
@@ -264,7 +379,7 @@ def test_a_saved_model_is_restored_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize(
     "preset, parameters",
-    [("tiny", 88_702), ("cpu", 3_270_630), ("gpu", 3_270_630), ("keras-example", 745_537)],
+    [("tiny", 125_758), ("cpu", 3_270_630), ("gpu", 3_270_630), ("keras-example", 745_537)],
 )
 def test_parameter_counts(preset, parameters):
     assert train.build_model(train.PRESETS[preset]).count_params() == parameters

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import data
-from extras import motion
 from helpers import array
+from method import motion
 
 DIGIT = data.to_float(data.load_digits("test")[0])
 NEGATIVE = pytest.mark.parametrize("negative", [False, True], ids=["bright", "dark"])
@@ -57,10 +57,10 @@ def test_warp_is_the_sum_that_it_says():
 @NEGATIVE
 @pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 4)])
 def test_block_matching_finds_where_a_digit_came_from(dy, dx, negative):
-    frame, last_frame = digit_at(8 - dy, 20 - dx, height=48), digit_at(8, 20, height=48)
+    frame, previous_frame = digit_at(8 - dy, 20 - dx, height=48), digit_at(8, 20, height=48)
     if negative:
-        frame, last_frame = 1 - frame, 1 - last_frame
-    vertical, horizontal = np.split(array(motion.block_matching(frame, last_frame, 4)), 2, axis=-1)
+        frame, previous_frame = 1 - frame, 1 - previous_frame
+    vertical, horizontal = np.split(array(motion.block_matching(frame, previous_frame, 4)), 2, axis=-1)
     assert vertical.shape == horizontal.shape == (1, 12, 16, 9)
     for probability, displacement in ((vertical, dy), (horizontal, dx)):
         np.testing.assert_allclose(probability.sum(axis=-1), 1, rtol=1e-5)
@@ -71,15 +71,15 @@ def test_block_matching_finds_where_a_digit_came_from(dy, dx, negative):
 
 def test_inverted_frames_have_the_same_motion_and_contrast():
     rng = np.random.default_rng(0)
-    last_frame = rng.random((2, 24, 32, 3)).astype("float32")
-    frame = np.roll(last_frame, (1, -2), axis=(1, 2))
+    previous_frame = rng.random((2, 24, 32, 3)).astype("float32")
+    frame = np.roll(previous_frame, (1, -2), axis=(1, 2))
     frame[0, 8:16] = rng.random((8, 32, 3))  # where nothing fits
     for measure in (
-        lambda frame, last_frame: motion.block_matching(frame, last_frame, 4),
+        lambda frame, previous_frame: motion.block_matching(frame, previous_frame, 4),
         lambda frame, _: motion.contrast(frame),
     ):
         one, other = (
-            array(measure(*f)) for f in ((frame, last_frame), (1 - frame, 1 - last_frame))
+            array(measure(*f)) for f in ((frame, previous_frame), (1 - frame, 1 - previous_frame))
         )
         assert np.ptp(one) > 0.01
         np.testing.assert_allclose(one, other, atol=1e-4)
@@ -95,14 +95,14 @@ def test_contrast_is_the_deviation_within_each_block():
 @NEGATIVE
 def test_the_history_has_each_displacement_of_a_digit_that_moves(negative):
     moves = [(3, 1), (2, -2), (-4, 3), (-1, -3), (3, 0)]  # how it moves, in order
-    last_frame = np.full((1, 64, 64, 1), float(negative), "float32")
+    previous_frame = np.full((1, 64, 64, 1), float(negative), "float32")
     carried = np.zeros((1, 16, 16, 1 + 4 * 18), "float32")  # of the last 4 displacements
     for top, left in np.cumsum([(10, 12), *moves], axis=0):
         digit = digit_at(top, left)
         frame = 1 - digit if negative else digit
-        moved_by = motion.block_matching(frame, last_frame, 4)
+        moved_by = motion.block_matching(frame, previous_frame, 4)
         history, carried = motion.advect_history(frame, moved_by, carried)
-        last_frame = frame
+        previous_frame = frame
     at_the_digit = digit.reshape(16, 4, 16, 4).mean(axis=(1, 3)) > 0.3
     # (blocks, steps, axes, displacements)
     history = array(history)[0][at_the_digit].reshape(-1, 4, 2, 9)
@@ -114,11 +114,11 @@ def test_the_history_has_each_displacement_of_a_digit_that_moves(negative):
 
 def test_warp_undoes_what_block_matching_measures():
     """Both mean the same by a displacement: where a pixel came from."""
-    last_frame, frame = digit_at(20, 16), digit_at(23, 14)
-    measured = array(motion.block_matching(frame, last_frame, 4))[0, 8:10, 6:8].mean(axis=(0, 1))
+    previous_frame, frame = digit_at(20, 16), digit_at(23, 14)
+    measured = array(motion.block_matching(frame, previous_frame, 4))[0, 8:10, 6:8].mean(axis=(0, 1))
     everywhere = np.broadcast_to(measured, (1, 64, 64, 18)).astype("float32")
-    warped = array(motion.warp(last_frame, *np.split(everywhere, 2, axis=-1)))
-    assert np.square(warped - frame).sum() < 0.05 * np.square(last_frame - frame).sum()
+    warped = array(motion.warp(previous_frame, *np.split(everywhere, 2, axis=-1)))
+    assert np.square(warped - frame).sum() < 0.05 * np.square(previous_frame - frame).sum()
 
 
 # The loss ---------------------------------------------------------------------------------

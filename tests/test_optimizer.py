@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import train
-from extras import optimizer
 from helpers import SMALL, array
+from method.optimizer import make_optimizer
 
 FIRST_STEP = dataclasses.replace(SMALL, warmup_steps=0, average=False, global_clipnorm=0.0)
 
@@ -18,7 +18,7 @@ def first_step(config, gradient):
     """What the optimizer does to a kernel and to a bias in its first step."""
     kernel = keras.Variable(np.zeros(gradient.shape, "float32"), name="kernel")
     bias = keras.Variable(np.zeros(8, "float32"), name="bias")
-    optimizer.make_optimizer(config).apply([gradient, np.ones(8, "float32")], [kernel, bias])
+    make_optimizer(config, ()).apply([gradient, np.ones(8, "float32")], [kernel, bias])
     return array(kernel), array(bias)
 
 
@@ -47,19 +47,31 @@ def test_adam_moves_everything_without_muon():
         np.testing.assert_allclose(moved, -1e-3, rtol=1e-3)
 
 
-def test_muon_is_kept_from_the_first_convolution_and_the_heads():
-    rule = optimizer.make_optimizer(SMALL)
+@pytest.mark.parametrize(
+    "model, expected",
+    [
+        ("forecaster", {"encoder", "block_motion_head", "pixel_motion_head", "paint_head"}),
+        ("keras-example", {"conv_lstm_1", "paint_head"}),
+    ],
+)
+def test_muon_is_kept_from_the_first_convolution_and_the_heads(model, expected):
+    model = train.build_model(dataclasses.replace(SMALL, model=model))
+    rule = make_optimizer(SMALL, model.adam_layers)
     adam = {
         variable.path.split("/")[1]
-        for variable in train.build_model(SMALL).trainable_variables
+        for variable in model.trainable_variables
         if len(variable.shape) > 1 and rule._should_use_adamw(variable)
     }
-    assert adam == {"encoder", "block_motion_head", "pixel_motion_head", "paint_head"}
+    assert adam == expected
+    # A layer whose name has one of these names in it is another one.
+    attention = keras.layers.Dense(4, name="multi_paint_head_attention")
+    attention.build((None, 4))
+    assert not rule._should_use_adamw(attention.kernel)
 
 
 def test_the_weights_are_averaged_with_polynomial_decay():
     weight = keras.Variable(np.zeros(1, "float32"))
-    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, average=True))
+    rule = make_optimizer(dataclasses.replace(FIRST_STEP, average=True), ())
     weights = []
     for step in range(100):
         rule.apply([np.ones(1, "float32")], [weight])
@@ -85,8 +97,7 @@ def test_the_learning_rate_rises_stays_and_ends_at_zero(muon, peak, cooldown, ex
         SMALL, epochs=10, steps_per_epoch=10, warmup_steps=20, cooldown=cooldown,
         muon_learning_rate=muon, adam_learning_rate=1e-3,
     )  # fmt: skip
-    assert optimizer.cooldown_start(config) == (8 if cooldown else 10)
-    rule, rates = optimizer.make_optimizer(config), {}
+    rule, rates = make_optimizer(config, ()), {}
     for step in expected:
         rule.iterations.assign(step)
         rates[step] = float(rule.learning_rate) / peak
@@ -95,7 +106,7 @@ def test_the_learning_rate_rises_stays_and_ends_at_zero(muon, peak, cooldown, ex
 
 def test_gradients_are_clipped_together():
     kernels = [keras.Variable(np.zeros((3, 3, 4, 8), "float32"), name=name) for name in "ab"]
-    rule = optimizer.make_optimizer(dataclasses.replace(FIRST_STEP, global_clipnorm=1.0))
+    rule = make_optimizer(dataclasses.replace(FIRST_STEP, global_clipnorm=1.0), ())
     rule.apply([np.full((3, 3, 4, 8), 100.0, "float32") for _ in kernels], kernels)
     momentums = [array(m) for m in rule.variables if tuple(m.shape) == (3, 3, 4, 8)]
     norm = np.linalg.norm([np.linalg.norm(momentum) for momentum in momentums])

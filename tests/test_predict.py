@@ -1,12 +1,9 @@
 """Forecasts and their scores: own predictions only, in the literature's figures, in whole files."""
 
-import dataclasses
-import io
+import functools
 import json
-import os
-import pickle
-import zipfile
-from pathlib import Path
+import shutil
+import tracemalloc
 
 import keras
 import numpy as np
@@ -18,8 +15,10 @@ import data
 import model as models
 import predict
 import train
-from extras import official, runs, sprites
-from helpers import QUICK, files_in
+from extras import runs
+from extras.cli import InputError
+from helpers import QUICK, files_in, prepare, replace
+from method import sprites
 
 
 def test_script_scores_forecasts_on_own_predictions(script, trained_run, tmp_path):
@@ -33,6 +32,7 @@ def test_script_scores_forecasts_on_own_predictions(script, trained_run, tmp_pat
     np.testing.assert_array_equal(arrays["truth"], videos[:, 10:14])
     assert arrays["context"].dtype == np.uint8
     np.testing.assert_array_equal(arrays["indices"], [0, 1, 2])
+    np.testing.assert_array_equal(arrays["range"], [0, 1])
     prediction = arrays["prediction"]
     assert prediction.dtype == np.float32 and 0 <= prediction.min() <= prediction.max() <= 1
     model = runs.load_model(trained_run)
@@ -62,7 +62,7 @@ def test_script_scores_forecasts_on_own_predictions(script, trained_run, tmp_pat
 def test_scores_are_those_of_the_literature():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 256, (2, 3, 16, 16, 1), dtype=np.uint8)
-    prediction = rng.uniform(-0.5, 1.5, (2, 3, 16, 16, 1)).astype(np.float32)
+    prediction = rng.random((2, 3, 16, 16, 1), np.float32)
     scores = predict.score(truth, prediction)
     for frame in range(3):
         per_video = {name: [] for name in predict.SCORES}
@@ -71,10 +71,9 @@ def test_scores_are_those_of_the_literature():
             predicted = prediction[video, frame, :, :, 0].astype(float)
             per_video["mse"].append(((predicted - real) ** 2).sum())
             per_video["mae"].append(abs(predicted - real).sum())
-            clipped = predicted.clip(0, 1)
-            per_video["psnr"].append(10 * np.log10(1 / ((clipped - real) ** 2).mean()))
-            per_video["ssim"].append(structural_similarity(real, clipped, data_range=1))
-            per_video["ssim_range2"].append(structural_similarity(real, clipped, data_range=2))
+            per_video["psnr"].append(10 * np.log10(1 / ((predicted - real) ** 2).mean()))
+            per_video["ssim"].append(structural_similarity(real, predicted, data_range=1))
+            per_video["ssim_range2"].append(structural_similarity(real, predicted, data_range=2))
         for name, values in per_video.items():
             assert scores[name][frame] == pytest.approx(np.mean(values), rel=1e-4), name
 
@@ -86,8 +85,8 @@ def test_a_perfect_forecast():
 
 
 def test_the_shipped_weights_forecast_far_better_than_copying(script, tmp_path):
-    status, _, _ = script(predict, "--count", 50, "--out", tmp_path)
-    assert status == 0
+    status, output, _ = script(predict, "--count", 12, "--out", tmp_path)
+    assert status == 0 and "worse than copying" not in output
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert scores["mean"]["mse"] < scores["copy_last"]["mean"]["mse"] / 4
     assert scores["copy_last"]["mean"]["mse"] > 250
@@ -96,22 +95,25 @@ def test_the_shipped_weights_forecast_far_better_than_copying(script, tmp_path):
 
 
 def test_the_future_is_not_looked_at(script, trained_run, tmp_path):
-    videos = data.EvaluationVideos("test")[[0, 1]]
-    for name, rest in (("real", videos[:, 10:]), ("noise", 255 - videos[:, 10:])):
-        np.save(tmp_path / f"{name}.npy", np.concatenate([videos[:, :10], rest], axis=1))
-        script(predict, trained_run, "--data", tmp_path / f"{name}.npy", "--out", tmp_path / name)
-    predictions = [np.load(tmp_path / name / "predictions.npz") for name in ("real", "noise")]
-    np.testing.assert_array_equal(*(arrays["prediction"] for arrays in predictions))
+    (video,) = data.EvaluationVideos("test", size=40)[[0]]
+    still = np.concatenate([video[:10], np.repeat(video[9:10], 10, axis=0)])
+    np.save(tmp_path / "videos.npy", [video, still])
+    arguments = ["--data", tmp_path / "videos.npy", "--out", tmp_path]
+    assert script(predict, trained_run, *arguments)[0] == 0
+    one, other = np.load(tmp_path / "predictions.npz")["prediction"]
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    np.save(tmp_path / "videos.npy", still[None])
+    assert "worse than copying the last frame" in script(predict, trained_run, *arguments)[1]
 
 
-def test_own_clips_without_truth_are_forecast_and_not_scored(script, trained_run, tmp_path):
-    clips = data.EvaluationVideos("validation", frames=10)[[0, 1]][..., 0] / 255
+def test_clips_without_truth_are_forecast_and_not_scored(script, trained_run, tmp_path):
+    clips = data.EvaluationVideos("validation", frames=10, size=40)[[0, 1]][..., 0] / 255
     np.save(tmp_path / "clips.npy", clips)
     arguments = [trained_run, "--data", tmp_path / "clips.npy", "--horizon", 3, "--out", tmp_path]
     status, output, _ = script(predict, *arguments)
     assert status == 0 and "nothing to score" in output
     assert not (tmp_path / "scores.json").exists()
-    assert np.load(tmp_path / "predictions.npz")["prediction"].shape == (2, 3, 64, 64, 1)
+    assert np.load(tmp_path / "predictions.npz")["prediction"].shape == (2, 3, 40, 40, 1)
     # Two frames less of context leave two to score.
     status, output, _ = script(predict, *arguments, "--context", 8)
     assert status == 0 and "only these are scored" in output
@@ -131,14 +133,17 @@ def test_scores_are_added_to_those_that_were_there(script, refused, trained_run,
     assert path.read_text() == "[cut"
 
 
-def test_seed_picks_other_videos(script, trained_run, tmp_path):
-    picked = []
-    for seed in (1, 1, 2):
-        script(
-            predict, trained_run, "--count", 2, "--seed", seed, "--horizon", 1, "--out", tmp_path
-        )
-        picked.append(np.load(tmp_path / "predictions.npz")["indices"].tolist())
-    assert picked[0] == picked[1] != picked[2]
+def test_a_smaller_count_takes_the_first_of_a_larger_one():
+    assert predict.choose_indices(5, usual_count=3).tolist() == [0, 1, 2]
+    assert predict.choose_indices(5, usual_count=100).tolist() == [0, 1, 2, 3, 4]
+    for seed in (None, 1):
+        chosen = predict.choose_indices(100, 10, seed).tolist()
+        assert len(set(chosen)) == 10 and max(chosen) < 100
+        assert predict.choose_indices(100, 4, seed).tolist() == chosen[:4]
+    assert chosen != predict.choose_indices(100, 10, seed=2).tolist()
+    for count in (0, 101):
+        with pytest.raises(InputError, match="1 to 100 videos"):
+            predict.choose_indices(100, count)
 
 
 def test_help_builds_no_model(script, monkeypatch):
@@ -148,66 +153,52 @@ def test_help_builds_no_model(script, monkeypatch):
     assert status == 0 and "--horizon" in output and "official" in output
 
 
-def test_the_official_file_is_asked_for(refused, trained_run, tmp_path, monkeypatch):
+def test_the_official_file_is_read_frames_first_and_scored_to_its_end(
+    script, trained_run, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    line = refused(predict, trained_run, "--data", "official")
-    assert "python -m extras.official" in line
-
-
-def test_the_official_file_is_read_frames_first(script, trained_run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    official.PATH.parent.mkdir()
-    videos = data.EvaluationVideos("test")[[3, 4, 5]]
-    np.save(official.PATH, np.swapaxes(videos[..., 0], 0, 1))
-    arguments = ["--data", "official", "--count", 2, "--horizon", 2, "--out", tmp_path]
-    assert script(predict, trained_run, *arguments)[0] == 0
-    np.testing.assert_array_equal(np.load(tmp_path / "predictions.npz")["truth"], videos[:2, 10:12])
-
-
-def test_the_official_file_is_scored_to_its_end(script, trained_run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    official.PATH.parent.mkdir()
-    videos = data.EvaluationVideos("test", frames=11)[np.arange(103)]
-    np.save(official.PATH, np.swapaxes(videos[..., 0], 0, 1))
+    data.OFFICIAL_PATH.parent.mkdir()
+    videos = data.EvaluationVideos("test", frames=20, size=32)[np.arange(103)]
+    np.save(data.OFFICIAL_PATH, np.swapaxes(videos[..., 0], 0, 1))
     arguments = [trained_run, "--data", "official", "--horizon", 1, "--out", tmp_path]
-    status, output, _ = script(predict, *arguments)
-    assert status == 0 and "103/103" in output
+    assert script(predict, *arguments)[0] == 0
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert scores["count"] == 103
     arrays = np.load(tmp_path / "predictions.npz")
-    np.testing.assert_array_equal(arrays["truth"], videos[:, 10:])
+    np.testing.assert_array_equal(arrays["truth"], videos[:, 10:11])
     whole = predict.score(arrays["truth"], arrays["prediction"])
     for name in predict.SCORES:  # as if all had been scored at once
         assert scores["mean"][name] == pytest.approx(whole["mean"][name])
-
-
-def test_a_full_disk_leaves_the_old_files(script, trained_run, tmp_path, monkeypatch):
-    arguments = [trained_run, "--count", 1, "--horizon", 1, "--out", tmp_path]
-    script(predict, *arguments)
-    before = (tmp_path / "predictions.npz").read_bytes()
-
-    def no_space(path, **_):
-        path.write_bytes(b"half of a file")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", no_space)
-    status, _, errors = script(predict, *arguments)
-    assert status == 1 and "No space left" in errors and len(errors.splitlines()) == 1
-    assert (tmp_path / "predictions.npz").read_bytes() == before
-    assert files_in(tmp_path) == {
-        "predictions.npz",
-        "scores.json",
-    }
 
 
 def test_sprites_are_forecast_one_by_one(script, trained_run, tmp_path):
     arguments = [trained_run, "--count", 2, "--horizon", 2, "--out", tmp_path]
     assert script(predict, *arguments, "--sprites", 2)[0] == 0
     context = data.to_float(data.EvaluationVideos("test", frames=10, size=40)[[0, 1]])
-    expected = sprites.rollout(runs.load_model(trained_run), context, 2, count=2)
+    rollout = functools.partial(models.rollout, runs.load_model(trained_run))
+    expected = sprites.rollout(rollout, context, 2, count=2)
     got = np.load(tmp_path / "predictions.npz")["prediction"]
     np.testing.assert_allclose(got, expected, atol=1e-6)
     assert json.loads((tmp_path / "scores.json").read_text())[-1]["sprites"] == 2
+
+
+def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "rollout", lambda model, *videos: data.copy_last(*videos))
+    monkeypatch.setattr(predict, "score_video", lambda *videos: np.zeros((5, 1)))
+    monkeypatch.setattr(data, "BATCH_PIXELS", 10 * 64 * 64)
+    data.load_digits("test")
+
+    def peak(count):
+        tracemalloc.start()
+        request = predict.Request(count=count, horizon=1, out=tmp_path)
+        predict.forecast_and_score(request, None, train.Config())
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(10)
+    assert peak(200) < 1.2 * peak(20)
+    assert len(np.load(tmp_path / "predictions.npz")["prediction"]) == 20
 
 
 # Own clips
@@ -215,76 +206,94 @@ def test_sprites_are_forecast_one_by_one(script, trained_run, tmp_path):
 
 @pytest.fixture(scope="module")
 def run_on_clips(tmp_path_factory):
-    """A run on twelve colour clips of eight frames, and these: only to be read."""
-    path = tmp_path_factory.mktemp("clips") / "clips.npy"
-    shape = (12, 8, 24, 32, 3)
-    np.save(path, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-    config = dataclasses.replace(QUICK, frames=4, size=(24, 32), epochs=1, data=str(path))
-    train.train(config, path.with_name("run"))
-    return path.with_name("run"), np.load(path)
+    """A run on twelve colour clips of eight frames, in dBZ, and these: only to be read."""
+    path = tmp_path_factory.mktemp("clips") / "radar"
+    videos = np.random.default_rng(0).integers(0, 256, (12, 8, 24, 32, 3), dtype=np.uint8)
+    prepare(path, videos, value_range=(-32, 60), unit="dBZ")
+    train.train(replace(QUICK, frames=4, size=64, epochs=1, sampling_epochs=0, data=str(path)),
+                path.with_name("run"))  # fmt: skip
+    return path.with_name("run"), videos
 
 
-def test_a_run_on_clips_is_scored_on_its_validation_clips(script, run_on_clips, tmp_path):
-    assert script(predict, run_on_clips[0], "--out", tmp_path)[0] == 0
-    (scores,) = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["data"] == "validation"
-
-
-def test_the_validation_clips_of_a_run_are_forecast(script, run_on_clips, tmp_path):
-    run, videos = run_on_clips
-    arguments = [run, "--context", 2, "--horizon", 2, "--data", "validation", "--out", tmp_path]
-    assert script(predict, *arguments)[0] == 0
-    arrays = np.load(tmp_path / "predictions.npz")
-    # Of twelve clips the second and the last, in windows of four frames.
-    validation = videos[[1, 11]].reshape(4, 4, 24, 32, 3)
-    both = np.concatenate([arrays["context"], arrays["truth"]], axis=1)
-    np.testing.assert_array_equal(both, validation)
-    assert script(animate, *arguments, "--count", 1)[0] == 0
-    assert len(list(tmp_path.glob("validation-*.gif"))) == 1
-
-
-def test_clips_are_forecast_in_the_colours_of_the_model_and_at_their_size(
-    script, refused, run_on_clips, trained_run, tmp_path
+def test_a_run_on_clips_is_forecast_on_its_validation_clips_in_their_unit(
+    script, run_on_clips, tmp_path
 ):
     run, videos = run_on_clips
-    np.save(tmp_path / "other.npy", videos[:2, :, :20])
-    arguments = ["--data", tmp_path / "other.npy", "--horizon", 2, "--out", tmp_path]
-    arguments += ["--context", 2]
-    for model, size, shape in [
-        (run, [], (4, 2, 20, 32, 3)),
-        (trained_run, [], (4, 2, 20, 32, 1)),
-        (trained_run / "best.keras", ["--size", 18, 26], (4, 2, 18, 26, 1)),
-    ]:
-        assert script(predict, model, *arguments, *size)[0] == 0
-        assert np.load(tmp_path / "predictions.npz")["prediction"].shape == shape
+    assert script(predict, run, "--out", tmp_path)[0] == 0
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
+    assert [scores[name] for name in ("data", "context", "horizon")] == ["validation", 2, 2]
+    assert scores["range"] == [-32, 60]
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        # Of twelve clips the second and the last, in windows of four frames.
+        validation = videos[[1, 11]].reshape(4, 4, 24, 32, 3)
+        both = np.concatenate([arrays["context"], arrays["truth"]], axis=1)
+        np.testing.assert_allclose(both, -32 + 92 * (validation / 255), atol=1e-4)
+        assert arrays["range"].tolist() == [-32, 60]
+        prediction = arrays["prediction"]
+    expected = models.rollout(runs.load_model(run), data.to_float(validation[:, :2]), 2)
+    np.testing.assert_allclose(prediction, -32 + 92 * expected, atol=1e-3)
+    assert script(animate, run, "--count", 1, "--out", tmp_path)[0] == 0
+    assert len(list(tmp_path.glob("run-validation-*.gif"))) == 1
+
+
+def test_clips_are_forecast_at_their_own_size(script, refused, run_on_clips, tmp_path):
+    run, videos = run_on_clips
+    np.save(tmp_path / "other.npy", videos[:2, :, :18, :26])
+    arguments = ["--data", tmp_path / "other.npy", "--out", tmp_path]
+    assert script(predict, run, *arguments)[0] == 0
+    prediction = np.load(tmp_path / "predictions.npz")["prediction"]
+    assert prediction.shape == (4, 2, 18, 26, 3) and 0 <= prediction.min() <= prediction.max() <= 1
     line = refused(predict, run, *arguments, "--context", 9)
-    assert "9 frames are needed, and the longest clip has 8" in line
-    assert "lower --context" in line and "--frames" not in line
+    assert "clips of 8 frames are shorter than --context 9" in line
     assert "no test set" in refused(predict, run, "--data", "test", "--out", tmp_path)
+    np.save(tmp_path / "grey.npy", videos[..., 0])
+    arguments = ["--data", tmp_path / "grey.npy", "--out", tmp_path]
+    assert "1 channels; this model is for 3" in refused(predict, run, *arguments)
+
+
+def test_a_models_config_is_that_of_its_run(run_on_clips, tmp_path):
+    run, _ = run_on_clips
+    assert predict.config_of(run).data == str(run.with_name("radar"))
+    assert predict.config_of(run / "best.keras") == predict.config_of(run)
+    shutil.copy(run / "best.keras", tmp_path)
+    assert predict.config_of(tmp_path / "best.keras") == train.Config()
+
+
+@pytest.mark.parametrize("spelling", ["mine", "sub/../mine", "linked"])
+def test_clips_are_not_written_over_however_their_folder_is_spelt(
+    refused, run_on_clips, tmp_path, monkeypatch, spelling
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mine", "sub"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "linked").symlink_to("mine")
+    clips = tmp_path / "mine" / "predictions.npz"  # a prepared file may have any name
+    prepare(clips, run_on_clips[1][:1])
+    before = clips.read_bytes()
+    line = refused(predict, run_on_clips[0], "--data", "mine/predictions.npz", "--out", spelling)
+    assert "is an input" in line
+    assert clips.read_bytes() == before and files_in(tmp_path) == {"predictions.npz"}
 
 
 # What cannot be forecast
 
 REFUSED = [
     (predict, "NOTHING", "no such model"),
-    (predict, "MODEL --count 0", "--count 0"),
     (predict, "MODEL --count 10001", "10,000 videos"),
-    (predict, "MODEL --count -3", "--count -3"),
-    (predict, "MODEL --context 0", "--context"),
-    (predict, "MODEL --horizon 0", "--horizon"),
-    (predict, "MODEL --horizon 10000000000000000000000", "1 to 100,000"),
-    (predict, "MODEL --seed -1", "--seed -1"),
-    (predict, "MODEL --sprites -1", "--sprites -1"),
     (predict, "MODEL --data tset", "tset"),
-    (predict, "MODEL --data NOTHING", "no such file"),
     (predict, "MODEL --out FILE", "name another folder"),
-    (animate, "MODEL --count 0", "--count 0"),
-    (animate, "MODEL --context -5", "--context"),
+    (animate, "MODEL --format mp4 --page", "--page"),
 ]
 MISREAD = [
+    (predict, "--count 0", "count"),
+    (predict, "--context 0", "context"),
+    (predict, "--horizon 10000000000000000000000", "less than or equal to 100000"),
+    (predict, "--seed -1", "seed"),
+    (predict, "--sprites -1", "sprites"),
     (predict, "--count nan", "--count"),
     (predict, "--seed one", "--seed"),
     (predict, "--coutn 3", "--coutn"),
+    (animate, "--count 0", "count"),
     (animate, "--format avi", "gif"),
     (animate, "--fromat gif", "--fromat"),
 ]
@@ -307,87 +316,77 @@ def test_what_cannot_be_read_is_said_in_a_box(misread, tmp_path, monkeypatch, mo
     assert not any(tmp_path.iterdir())
 
 
-class RunsCode:
-    """What a pickle makes of this runs code, where it is allowed to."""
-
-    def __reduce__(self):
-        return os.mkdir, ("code-has-run",)
-
-
-def saved(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def header_that_claims(shape, content=b"1234"):
-    """A .npy file with less in it than its header says."""
-    file = io.BytesIO()
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue() + content
-
-
-def zipped(**members):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(f"{name}.npy", content)
-    return file.getvalue()
-
-
-VIDEO = np.zeros((1, 20, 32, 32), np.uint8)
-TERABYTES = (10**9, 20, 64, 64)
-BAD_VIDEOS = {
-    "empty.npy": b"",
-    "empty.npz": b"",
-    "cut.npy": saved(VIDEO)[:-1],
-    "cut.npz": zipped(videos=saved(VIDEO))[:-9],
-    "text.npy": b"not an array",
-    "text.npz": b"not an archive",
-    "array.npz": saved(np.zeros(3)),
-    "texts.npz": zipped(videos=b"text"),
-    "nothing.npz": zipped(),
-    "header.npy": b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4', \n",
-    "negative.npy": saved(np.zeros((2, 20, 8, 8), np.uint8)).replace(b"(2, ", b"(-2,"),
-    "terabytes.npy": header_that_claims(TERABYTES),
-    "terabytes.npz": zipped(videos=header_that_claims(TERABYTES)),
-    "overflow.npz": zipped(videos=header_that_claims((2**62, 2**62, 64, 64))),
-    "gigabytes.npz": zipped(videos=header_that_claims((10**5, 20, 64, 64))),
-    "objects.npy": saved(np.array([{}, None])),
-    "objects.npz": zipped(videos=saved(np.array([RunsCode()]))),
-    "code.npy": pickle.dumps(RunsCode()),
-    "rank-2.npy": saved(VIDEO[0, 0]),
-    "rank-6.npy": saved(VIDEO[..., None, None]),
-    "none.npy": saved(VIDEO[:0]),
-    "no-frames.npy": saved(VIDEO[:, :0]),
-    "one-frame.npy": saved(VIDEO[:, :1]),
-    "short.npy": saved(VIDEO[:, :9]),
-    "five-channels.npy": saved(np.stack([VIDEO] * 5, axis=-1)),
-    "complex.npy": saved(VIDEO.astype(complex)),
-    "texts.npy": saved(np.full(VIDEO.shape, "a")),
-    "records.npy": saved(np.zeros(VIDEO.shape, [("grey", "u1")])),
-    "dates.npy": saved(VIDEO.astype("datetime64[s]")),
-    "range.npy": saved(np.full(VIDEO.shape, 255.0)),
-    "below.npy": saved(np.full(VIDEO.shape, -0.1)),
-    "movie.avi": b"RIFF",
-    "folder.npy": None,
+VIDEO = data.EvaluationVideos("test", frames=12, size=32)[[0]]
+NOT_IN_0_1 = {
+    "times 255": VIDEO.astype(np.float32),
+    "below 0": VIDEO / 255 - 0.1,
+    "not a number": np.where(VIDEO > 0, np.nan, 0.0),
+    "int32": VIDEO.astype(np.int32),
+    "uint16": VIDEO.astype(np.uint16) * 257,
+    "bool": VIDEO > 127,
 }
-TOO_SHORT = ("one-frame.npy", "short.npy")
 
 
-@pytest.mark.parametrize("name", BAD_VIDEOS)
-def test_videos_that_cannot_be_used_are_refused(refused, trained_run, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    if BAD_VIDEOS[name] is None:
-        Path(name).mkdir()
-    else:
-        Path(name).write_bytes(BAD_VIDEOS[name])
-    line = refused(predict, trained_run, "--data", name, "--out", "out")
-    assert ("the longest clip has" if name in TOO_SHORT else name) in line
-    assert not Path("code-has-run").exists()
-    assert files_in(tmp_path) <= {
-        name,
-        "clips-cache.npy",
-        "clips-cache.json",
-    }  # no result, no half of one
+@pytest.mark.parametrize("name", NOT_IN_0_1)
+def test_frames_outside_0_to_1_are_refused_everywhere(trained_run, name):
+    videos, model = NOT_IN_0_1[name], runs.load_model(trained_run)
+    right = data.to_float(VIDEO)
+    for use in (
+        data.to_float,
+        data.shift_frames,
+        lambda videos: models.rollout(model, videos, 2),
+        lambda videos: predict.score(videos, right),
+        lambda videos: predict.score(right, videos),
+        lambda videos: sprites.decompose(videos, 2),
+    ):
+        with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
+            use(videos)
+    if videos.dtype.kind == "f":
+        return
+    with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
+        model(videos)
+
+
+def test_bytes_are_divided_by_255_before_a_model_sees_them(trained_run):
+    with pytest.raises(InputError, match="data.to_float divides uint8 by 255"):
+        models.rollout(runs.load_model(trained_run), VIDEO, 2)
+    np.testing.assert_array_equal(data.to_float(VIDEO), VIDEO / np.float32(255))
+
+
+def test_values_beyond_the_range_within_a_file_end_in_one_line(refused, trained_run, tmp_path):
+    videos = VIDEO / 255
+    videos[0, -1, 0, 0] = 7  # in the last frame to be scored
+    np.save(tmp_path / "clips.npy", videos)
+    arguments = [trained_run, "--data", tmp_path / "clips.npy", "--out", tmp_path / "out"]
+    assert "values from 0 to 7" in refused(predict, *arguments, "--horizon", 2)
+    assert files_in(tmp_path / "out") == set()
+
+
+def test_predictions_that_are_no_numbers_end_in_one_line(script, trained_run, tmp_path):
+    model = runs.load_model(trained_run)
+    model.set_weights([1e30 * weights for weights in model.get_weights()])
+    model.save(tmp_path / "huge.keras")
+    arguments = [tmp_path / "huge.keras", "--count", 1, "--horizon", 2, "--out", tmp_path / "out"]
+    status, _, errors = script(predict, *arguments)
+    assert status == 1 and len(errors.splitlines()) == 1
+    assert "no numbers" in errors and files_in(tmp_path / "out") == set()
+
+
+def test_a_full_disk_leaves_the_old_files(script, trained_run, tmp_path, monkeypatch):
+    arguments = [trained_run, "--count", 2, "--horizon", 1, "--out", tmp_path]
+    before = {"predictions.npz": b"old", "scores.json": b"[]"}
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    score_video, calls = predict.score_video, []
+
+    def disk_is_full_later(*videos):
+        calls.append(1)
+        if len(calls) == 4:  # when the first part has been written
+            raise OSError(28, "No space left on device")
+        return score_video(*videos)
+
+    monkeypatch.setattr(data, "BATCH_PIXELS", 1)  # a video at a time
+    monkeypatch.setattr(predict, "score_video", disk_is_full_later)
+    status, _, errors = script(predict, *arguments)
+    assert status == 1 and "No space left" in errors and len(errors.splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from extras import sprites
 import data
-import model as models
+from method import sprites
 
 
 def two_digits(count):
@@ -84,9 +83,9 @@ def test_an_empty_sprite_rests():
     assert not apart.any() and not displacements.any()
 
 
-def test_rollout_forecasts_each_sprite_by_itself(monkeypatch):
-    def rollout(model, context, horizon):
-        """A model that knows one motion in a frame: it moves all pixels by the last one."""
+def test_rollout_forecasts_each_sprite_by_itself():
+    def forecast(context, horizon):
+        """Knows one motion in a frame: moves all pixels by the last one."""
         predictions = []
         for video in context:
             before, last = (np.argwhere(frame[..., 0] > 0).min(axis=0) for frame in video[-2:])
@@ -94,20 +93,18 @@ def test_rollout_forecasts_each_sprite_by_itself(monkeypatch):
             predictions.append([np.roll(video[-1], shift, axis=(0, 1)) for shift in shifts])
         return np.array(predictions, "float32")
 
-    monkeypatch.setattr(models, "rollout", rollout)
     video = patches([(1, 2), (-1, -2)], frames=6)
     context, truth = video[:, :4], video[:, 4:]
-    assert np.abs(rollout(None, context, 2) - truth).max() > 0.5
-    np.testing.assert_array_equal(sprites.rollout(None, context, 2, count=2), truth)
+    assert np.abs(forecast(context, 2) - truth).max() > 0.5
+    np.testing.assert_array_equal(sprites.rollout(forecast, context, 2, count=2), truth)
 
 
-def test_bright_ground_is_warned_of_once(monkeypatch, capsys):
+def test_bright_ground_is_warned_of_once(capsys):
     sprites.print_once.cache_clear()
-    monkeypatch.setattr(models, "rollout", lambda model, x, n: np.repeat(x[:, -1:], n, axis=1))
     dark = patches([(1, 1), (-1, 0)], frames=3)
-    np.testing.assert_array_equal(sprites.rollout(None, dark, 2, 2)[:, 1], dark[:, -1])
+    np.testing.assert_array_equal(sprites.rollout(data.copy_last, dark, 2, 2)[:, 1], dark[:, -1])
     assert capsys.readouterr().err == ""
     for _ in range(2):
-        sprites.rollout(None, 1 - dark, 2, 2)
+        sprites.rollout(data.copy_last, 1 - dark, 2, 2)
     warning = capsys.readouterr().err
     assert "black ground" in warning and warning.count("\n") == 1

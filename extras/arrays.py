@@ -1,0 +1,512 @@
+"""Arrays in .npy, .npz, TIFF, NetCDF, HDF5 and Zarr -> frames.
+
+One letter names each axis of an array: N videos, T frames, H height, W width, C channels.
+"NTHW" is many grey videos, "THWC" a single one in colour, "HW" a single frame.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import re
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from extras.blocks import Block, refuse_text
+from extras.cli import InputError
+from extras.names import jumps
+
+TIFF = (".tif", ".tiff")
+NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".he5")
+NUMBERS = (".npy", ".npz", *NETCDF, ".zarr")  # three channels are colours that are meant
+ARRAYS = (*NUMBERS, *TIFF)
+OFFICIAL_NAME = "mnist_test_seq.npy"  # Moving MNIST's test set: its frames come first
+USUAL_FRAMES = 20  # frames of a Moving MNIST video
+BLOCK_BYTES = 2**24  # about what is handed on at a time
+READ_BYTES = 2**27  # what is read at a time at most, where a chunk on the disk has many frames
+UNPACKED_BYTES = 2**32  # what an .npz file may take on the disk while it is read
+LETTERS = "one letter for each axis: N videos, T frames, H height, W width, C channels"
+MERGED = "expver"  # an axis of ERA5's files: where one member has data, the other has none
+
+# What people and the CF conventions call the axes
+AXES = {
+    "T": r"t|(\w+_)?(time|date|datetime)\d*|frames?|steps?|days?|hours?|months?|years?",
+    "H": r"h|(\w+_)?(lat|latitude)|n?[yj][_c]?|south_north\w*|rows?|height",
+    "W": r"w|(\w+_)?(lon|longitude)|n?[xi][_c]?|west_east\w*|cols?|columns?|width",
+    "C": r"c|channels?|bands?|rgb|colou?rs?",
+    "N": r"n|videos?|clips?|samples?|sequences?|batch",
+    "E": MERGED,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """An array that stays on the disk.
+
+    Attributes:
+        name: its own name; "" if it has none.
+        shape, dtype: as stored.
+        read: a slice or an array of numbers for each axis -> that part, in the data's own numbers.
+        axes: the names of its axes; () if it names none.
+        chunks: lengths of the parts in which it is stored; () if it is in one piece.
+        coordinate: the name of an axis -> the values along it, a 1-D array, or None.
+    """
+
+    name: str
+    shape: tuple
+    dtype: np.dtype
+    read: Callable
+    axes: tuple = ()
+    chunks: tuple = ()
+    coordinate: Callable = lambda axis: None
+
+
+def read_arrays(path, note, axes=None, variable=None, select=()):
+    """Yield the `Block`s of an array's file, in the data's own numbers; missing ones are NaN.
+
+    Args:
+        path: a file (for Zarr a folder) whose name ends as one of ARRAYS.
+        note: called with each line that the user should read.
+        axes: the letters of the array's axes; None: as the file or the shape tells.
+        variable: the name of the array, where a file has several; None: the only one, or all
+            arrays of an .npz file.
+        select: which member of an axis to read, such as ["level=500"].
+
+    Raises:
+        InputError: the file cannot be read, or does not say what its axes are.
+    """
+    if path.is_file():
+        refuse_text(path)
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries warn of much that is read well
+        try:
+            for array in _choose(path, _open(path, stack, note), variable):
+                yield from _blocks(array, note, axes, select)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except ImportError as error:
+            raise InputError(f"{path} needs one more package: pip install {error.name}") from None
+        except Exception as error:  # what a damaged file raises depends on the damage
+            for words, package in (("'imagecodecs'", "imagecodecs"), ("Filter error", "hdf5plugin")):
+                if words in str(error):
+                    raise InputError(f"{path} is packed: pip install {package}") from None
+            raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def _open(path, stack, note):
+    """All arrays of a file, a list of `Variable`s."""
+    ending = path.suffix.lower()
+    if ending == ".npy":
+        return [_open_npy(path)]
+    if ending == ".npz":
+        return _open_npz(path, stack)
+    if ending in TIFF:
+        return [_open_tiff(path, stack, note)]
+    return _open_zarr(path) if ending == ".zarr" else _open_netcdf(path, stack)
+
+
+def _choose(path, found, variable):
+    """Those of a file's arrays to read."""
+    names = [array.name for array in found]
+    several = path.suffix.lower() == ".npz"
+    if several and variable is None and "videos" in names:
+        variable = "videos"
+    if variable is None or names == [""]:
+        axes = min(3, max((len(array.shape) for array in found), default=0))
+        chosen = [array for array in found if len(array.shape) >= max(2, axes)]
+    else:
+        chosen = [a for a in found if variable in (a.name, a.name.rpartition("/")[-1])]
+    if not chosen:
+        raise InputError(f"it has no array {variable or 'of frames'}, but {', '.join(names) or 'none'}")
+    if len(chosen) > 1 and not several:
+        listed = ", ".join(array.name for array in chosen)
+        raise InputError(f"it has {listed}: choose one, as by --variable {chosen[0].name}")
+    return chosen
+
+
+# Axes ---------------------------------------------------------------------------------------
+
+
+def _blocks(array, note, axes, select):
+    """Yield the `Block`s of one `Variable`; the other arguments are those of `read_arrays`."""
+    if array.dtype.kind not in "buif" or min(array.shape) < 1:
+        raise InputError(f"it holds {array.dtype} {array.shape}, and frames of numbers are needed")
+    members = _select(array, select)
+    free = [n for n in range(len(array.shape)) if n not in members]
+    letters = dict(zip(free, _letters(array, free, axes, note)))
+    axis = {letter: n for n, letter in letters.items() if letter}  # where each letter's axis is
+    length = {letter: array.shape[n] for letter, n in axis.items()}
+    note(
+        " ".join(filter(None, [array.name, "axes", *(f"{x}={length[x]}" for x in length)]))
+        + ("" if array.axes or axes else " by its shape; if that is wrong, give --axes")
+    )
+    shape = [length.get(letter, 1) for letter in "EHWC"]
+    frame_bytes = max(4, array.dtype.itemsize) * int(np.prod(shape, dtype=object))
+    if frame_bytes > 2 * READ_BYTES:
+        raise InputError(f"its frames of {shape[1]} x {shape[2]} pixels are too large")
+    if array.dtype.itemsize * int(np.prod(array.chunks, dtype=object)) > 2 * READ_BYTES:
+        raise InputError(f"it is stored in chunks of {array.chunks}, which are too large: use smaller")
+    times, ends = _times(array, axis, length.get("T", 1), note)
+    rows = slice(None)
+    if _south_first(array, axis):
+        rows = slice(None, None, -1)
+        note("rows from south to north are turned, so that north is up")
+
+    # Frames of one chunk are read together, as far as memory allows.
+    block = max(1, BLOCK_BYTES // frame_bytes)
+    chunk = array.chunks[axis["T"]] if array.chunks and "T" in axis else 1
+    together = max(1, min(max(block, chunk), READ_BYTES // frame_bytes))
+    together -= together % chunk if together > chunk else 0
+    order = [letter for letter in "ETHWC" if letter in axis]
+    for video in range(length.get("N", 1)):
+        for first in range(0, len(times), together):
+            stop = min(first + together, len(times))
+            index = [slice(0, 1)] * len(array.shape)
+            for n, member in (*members.items(), *([(axis["N"], video)] if "N" in axis else [])):
+                index[n] = slice(member, member + 1)
+            for letter in order:
+                index[axis[letter]] = slice(None)
+            if "T" in axis:
+                part = times[first:stop]
+                rising = (np.diff(part) == 1).all()
+                index[axis["T"]] = slice(part[0], part[-1] + 1) if rising else part
+            frames = array.read(tuple(index))
+            rest = [n for n in range(frames.ndim) if n not in [axis[letter] for letter in order]]
+            frames = frames.transpose(*rest, *(axis[letter] for letter in order))
+            frames = frames.reshape(frames.shape[len(rest) :])  # [members,] [n,] height, width[, c]
+            if "E" in axis:
+                frames = _merge(frames)
+            frames = frames if "T" in axis else frames[None]
+            frames = frames if "C" in axis else frames[..., None]  # (n, height, width, channels)
+            cuts = {first, *range(first, stop, block), *(n for n in ends if first < n < stop), stop}
+            for start, end in itertools.pairwise(sorted(cuts)):
+                part = frames[start - first : end - first, rows]
+                yield Block(part, new_clip=start == 0 or start in ends)
+
+
+def _select(array, select):
+    """["level=500"] -> {number of the axis level: number of its member 500}."""
+    found = {}
+    for text in select:
+        name, _, value = text.partition("=")
+        if name not in array.axes:
+            raise InputError(f"--select {text}: its axes are {' '.join(array.axes) or 'unnamed'}")
+        n = array.axes.index(name)
+        members = _members(array, n)
+        if value not in members:
+            raise InputError(f"--select {text}: the members of {name} are {', '.join(members[:20])}")
+        found[n] = members.index(value)
+    return found
+
+
+def _members(array, n):
+    """The members of an axis as text: the values along it, or 0, 1, 2."""
+    values = array.coordinate(array.axes[n])
+    values = range(array.shape[n]) if values is None else values
+    return [str(value).removesuffix(".0") for value in values]
+
+
+def _letters(array, free, axes, note):
+    """Letters of the axes whose numbers are in `free`; "" for one that has a single member."""
+    shape = [array.shape[n] for n in free]
+    if axes is not None:
+        if len(axes) != len(shape):
+            raise InputError(f"its shape is {shape}, which --axes {axes} does not fit: {LETTERS}")
+        letters = list(axes)
+    elif not any(array.axes):
+        letters = list(guess_axes(shape))
+    else:
+        letters = []
+        for n in free:
+            name = array.axes[n].lower()
+            letter = next((x for x, names in AXES.items() if re.fullmatch(names, name)), "")
+            letters.append("" if letter in letters else letter)
+        for letter in "WH":  # the last two, unless they have names
+            if letter not in letters and "" in letters:
+                letters[len(letters) - 1 - letters[::-1].index("")] = letter
+        for n, letter in zip(free, letters):
+            if not letter and array.shape[n] > 1:
+                members, name = _members(array, n), array.axes[n]
+                raise InputError(
+                    f"its axis {name} has {len(members)} members, {', '.join(members[:5])} ...: "
+                    f"choose one, as by --select {name}={members[0]}, or say by --axes what each "
+                    f"of {' '.join(array.axes)} is"
+                )
+    length = dict(zip(letters, shape))
+    if not {"H", "W"} <= set(letters):
+        raise InputError(f"its shape is {shape}, without height and width: give --axes, {LETTERS}")
+    if length.get("C", 1) not in (1, 3):
+        raise InputError(f"it has {length['C']} channels: choose one or three of them")
+    if axes is None and length.get("N") == USUAL_FRAMES < length.get("T", 1):
+        note(
+            f"WARNING: it has {length['N']} videos of {length['T']} frames; if these are "
+            f"{length['T']} videos of {length['N']} frames, give --axes "
+            + "".join(letters).translate(str.maketrans("NT", "TN"))
+        )
+    return letters
+
+
+def guess_axes(shape):
+    """The letters of an array's axes, by which of them has the 1 or 3 values of channels.
+
+    Raises:
+        InputError: they cannot be told from the shape.
+    """
+    has_channels = [length in (1, 3) for length in shape]
+    if len(shape) == 2:
+        return "HW"
+    if len(shape) == 3:
+        return "HWC" if has_channels[2] else "THW"
+    if len(shape) == 4:
+        return "THWC" if has_channels[3] else "TCHW" if has_channels[1] else "NTHW"
+    if len(shape) == 5 and has_channels[4]:
+        return "NTHWC"
+    if len(shape) == 5 and has_channels[1] != has_channels[2]:
+        return "NTCHW" if has_channels[2] else "NCTHW"
+    raise InputError(f"its shape is {shape}: say by --axes what that is, {LETTERS}")
+
+
+def _times(array, axis, frames, note):
+    """The numbers of frames in the order of time, and after how many of them time jumps."""
+    times = array.coordinate(array.axes[axis["T"]]) if array.axes and "T" in axis else None
+    if times is None or len(times) != frames or not np.isfinite(times).all():
+        return np.arange(frames), []
+    order = np.argsort(times, kind="stable")
+    if (np.diff(order) != 1).any():
+        note("frames are put in the order of their times")
+    ends = jumps(times[order].tolist())
+    if ends:
+        others = f" and at {len(ends) - 1} other places" if len(ends) > 1 else ""
+        note(f"times jump after frame {ends[0]}{others}: a clip ends there")
+    return order, ends
+
+
+def _south_first(array, axis):
+    name = array.axes[axis["H"]] if array.axes else ""
+    latitudes = array.coordinate(name) if "lat" in name.lower() else None
+    return latitudes is not None and latitudes[0] < latitudes[-1]
+
+
+def _merge(frames):
+    """(members, n, height, width), one with data where others have none -> (n, height, width)."""
+    merged = frames[0]
+    for member in frames[1:]:
+        merged = np.where(np.isnan(merged), member, merged)
+    return merged
+
+
+# Files --------------------------------------------------------------------------------------
+
+
+def _open_npy(path, name=""):
+    with open(path, "rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            later = np.lib.format.read_array_header_2_0
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else later
+            shape, _, dtype = read(file)
+        except ValueError:
+            raise InputError("it is no .npy file, or damaged") from None
+    if dtype.hasobject:
+        raise InputError(
+            "it is a list of Python objects (dtype object) and no array: save each clip by np.save, "
+            "or all of them by np.savez(path, *clips)"
+        )
+
+    def part(index):
+        # Mapped anew each time: what has been read of a map counts as memory in use.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[index])
+
+    official = path.name == OFFICIAL_NAME and len(shape) == 4
+    return Variable(name, shape, dtype, part, tuple("TNHW") if official else ())
+
+
+def _open_npz(path, stack):
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    size = sum(member.file_size for member in archive.infolist())
+    if size > UNPACKED_BYTES:
+        raise InputError(
+            f"it has {size / 1e9:.1f} GB of arrays: unpack it by python -m zipfile -e {path.name} "
+            "FOLDER, and give that folder"
+        )
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    return [
+        _open_npy(Path(archive.extract(name, folder)), name.removesuffix(".npy"))
+        for name in archive.namelist()
+    ]
+
+
+def _open_tiff(path, stack, note):
+    from tifffile import PHOTOMETRIC, TiffFile
+
+    # Nothing but this file is read: the formats of some microscopes name others.
+    file = stack.enter_context(TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False))
+    series = file.series[0]
+    if len(file.series) > 1:
+        note(f"it has {len(file.series)} series of pictures: the first is read")
+    page = series.keyframe
+    pages = np.arange(len(series.pages)).reshape(series.shape[: -page.ndim])
+    names = {"T": "time", "Y": "y", "X": "x", "S": "rgb", "C": "channel", "Z": "z"}
+    if "T" not in series.axes:  # pages without a name, or the depths of a stack, are frames
+        names.update(dict.fromkeys("IQ" if set("IQ") & set(series.axes) else "Z", "frame"))
+    axes = tuple(names.get(letter, letter) for letter in series.axes)
+    shape, dtype = series.shape, series.dtype
+    in_colours = page.photometric == PHOTOMETRIC.PALETTE
+    if in_colours:
+        axes, shape, dtype = (*axes, "rgb"), (*shape, 3), np.dtype(np.uint8)
+    alpha = len(page.extrasamples) if axes[-1] == "rgb" and not in_colours else 0
+    shape = (*shape[:-1], shape[-1] - alpha)
+
+    def part(index):
+        wanted = pages[index[: pages.ndim]]
+        part = file.asarray(key=wanted.ravel().tolist(), series=0)
+        part = part.reshape(*wanted.shape, *page.shape)
+        if page.photometric == PHOTOMETRIC.MINISWHITE:
+            part = ~part if part.dtype == bool else 2**page.bitspersample - 1 - part
+        if in_colours:
+            part = (np.moveaxis(page.colormap[:, part], 0, -1) >> 8).astype(np.uint8)
+        if alpha:  # over black
+            opaque = part[..., -1:] / np.float32(np.iinfo(part.dtype).max)
+            part = (part[..., :-alpha] * opaque).astype(part.dtype)
+        return part[(..., *index[pages.ndim :])]
+
+    return Variable("", shape, dtype, part, axes)
+
+
+def _open_netcdf(path, stack):
+    """NetCDF of all versions, and HDF5, by the library that knows what is packed or missing."""
+    with open(path, "rb") as file:
+        if not file.read(3) == b"CDF":
+            _refuse_other_files(path)
+    with contextlib.suppress(ImportError):
+        import hdf5plugin  # packings that HDF5 does not know itself
+
+        os.environ.setdefault("HDF5_PLUGIN_PATH", hdf5plugin.PLUGIN_PATH)
+    import netCDF4
+
+    def groups(group):
+        yield group
+        for inner in group.groups.values():
+            yield from groups(inner)
+
+    return [
+        _netcdf_variable(variable, group, isinstance(variable.datatype, netCDF4.EnumType))
+        for group in groups(stack.enter_context(netCDF4.Dataset(path)))
+        for name, variable in group.variables.items()
+        if isinstance(variable.dtype, np.dtype)
+        and variable.dtype.kind in "buif"
+        and name not in variable.dimensions
+    ]
+
+
+def _refuse_other_files(path):
+    import h5py
+
+    def elsewhere(name, item):
+        if isinstance(item, h5py.ExternalLink):
+            return f"{name} is a link to another file, {item.filename}: give that one"
+        if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
+            return f"{name} is stored in other files: give these"
+        return None
+
+    with h5py.File(path, "r", locking=False) as file:
+        found = file.visititems_links(elsewhere) or file.visititems(elsewhere)
+    if found:
+        raise InputError(found)
+
+
+def _netcdf_variable(variable, group, is_bool):
+    gain, offset, missing, undetect = radar = _radar_numbers(group)
+
+    def part(index):
+        values = variable[index]
+        if np.ma.is_masked(values):
+            values = values.astype(np.result_type(values.dtype, np.float32)).filled(np.nan)
+        values = np.ma.getdata(values)
+        if radar != (1, 0, [], None):
+            stored = np.where(values == undetect, 0, values)  # nothing was heard: the least there is
+            values = np.where(np.isin(stored, missing), np.nan, np.float32(stored * gain + offset))
+        return values.astype(bool) if is_bool else values
+
+    def coordinate(axis):
+        place = group
+        while place is not None and axis not in place.variables:
+            place = place.parent
+        found = place and place.variables[axis]
+        if found is None or found.ndim != 1 or getattr(found.dtype, "kind", "") not in "iuf":
+            return None
+        return np.ma.filled(found[:].astype(float), np.nan)
+
+    named = not any(axis.startswith("phony_dim") for axis in variable.dimensions)
+    chunks = variable.chunking()
+    return Variable(
+        f"{group.path}/{variable.name}".lstrip("/"),
+        variable.shape,
+        np.dtype(bool) if is_bool else variable.dtype,
+        part,
+        variable.dimensions if named else (),
+        tuple(chunks) if isinstance(chunks, list) else (),
+        coordinate,
+    )
+
+
+def _radar_numbers(group):
+    """What HDF5 files of weather radars (ODIM, KNMI) say: gain, offset, missing, undetected."""
+    found = {}
+    for place in (group.parent, group):
+        for name in ("what", "calibration"):
+            if place is not None and name in place.groups:
+                found.update(place.groups[name].__dict__)
+    formula = re.match(r"GEO=([^*]+)\*PV\+(.+)", str(found.get("calibration_formulas", "")))
+    gain, offset = formula.groups() if formula else (found.get("gain", 1), found.get("offset", 0))
+    codes = ("nodata", "calibration_missing_data", "calibration_out_of_image")
+    missing = [found[code] for code in codes if code in found]
+    return float(gain), float(offset), missing, found.get("undetect")
+
+
+def _open_zarr(path):
+    import zarr
+
+    root = zarr.open(path, mode="r")
+    members = {"": root} if isinstance(root, zarr.Array) else dict(root.members(max_depth=None))
+    arrays = {name: array for name, array in members.items() if isinstance(array, zarr.Array)}
+    return [
+        _zarr_variable(name, array, arrays)
+        for name, array in arrays.items()
+        if array.dtype.kind in "buif" and name.rpartition("/")[-1] not in _zarr_axes(array)
+    ]
+
+
+def _zarr_axes(array):
+    names = getattr(array.metadata, "dimension_names", None)
+    return tuple(names or array.attrs.get("_ARRAY_DIMENSIONS", ()))
+
+
+def _zarr_variable(name, array, arrays):
+    if "pickle" in repr(array.metadata).lower():
+        raise InputError(f"{name} holds Python objects, which can run anything: save numbers")
+    packing = {
+        key: value
+        for key, value in array.attrs.items()
+        if key in ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
+    }
+    if _zarr_axes(array) and array.metadata.zarr_format == 2 and array.fill_value is not None:
+        packing["_FillValue"] = array.fill_value  # as xarray writes it
+
+    def part(index):
+        import xarray
+
+        values = xarray.Variable([f"axis {n}" for n in range(array.ndim)], array.oindex[index], packing)
+        return xarray.conventions.decode_cf_variable("", values, decode_times=False).values
+
+    def coordinate(axis):
+        found = arrays.get(f"{name.rpartition('/')[0]}/{axis}".lstrip("/"))
+        known = found is not None and found.ndim == 1 and found.dtype.kind in "iuf"
+        return found[:].astype(float) if known else None
+
+    return Variable(name, array.shape, array.dtype, part, _zarr_axes(array), array.chunks, coordinate)

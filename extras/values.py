@@ -1,0 +1,172 @@
+"""Frames in the data's own numbers -> uint8 in 0..255 or float32 in [0, 1], of one size."""
+
+import dataclasses
+
+from extras.cli import InputError
+
+import numpy as np
+from PIL import Image
+
+from extras.films import covering
+
+TINT = 8 / 255  # by how much compression may tint what is grey
+LUMA = np.float32([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601), as in Pillow
+ROUNDING = 1e-4  # by how much floats may leave [0, 1]
+FEW_LEVELS = 8
+
+
+@dataclasses.dataclass
+class Values:
+    """What is known of the numbers of a source's frames.
+
+    Attributes:
+        least, greatest: numpy scalars, in the data's own numbers.
+        missing: how many are NaN.
+        outside: how many are outside `value_range`.
+        levels: all numbers that there are, if they are not more than FEW_LEVELS.
+        need_range: whether they do not tell by themselves what is black and what is white.
+        eight_bits: whether any frames have 8 bits.
+    """
+
+    least: object = np.inf
+    greatest: object = -np.inf
+    missing: int = 0
+    outside: int = 0
+    levels: set = dataclasses.field(default_factory=set)
+    need_range: bool = False
+    eight_bits: bool = False
+
+    def scale(self, frames, value_range):
+        """Count a block's numbers, and scale them.
+
+        Args:
+            frames: an array of any shape.
+            value_range: (low, high), what becomes black and white; None: as the dtype has it.
+
+        Returns:
+            An array of that shape, uint8 in 0..255 if they have 8 bits or are bool, else float32
+            in [0, 1].
+        """
+        eight_bits = frames.dtype in (np.uint8, bool)
+        known = frames
+        if frames.dtype.kind == "f" and np.isnan(frames).any():
+            known = frames[~np.isnan(frames)]
+            self.missing += frames.size - known.size
+        low, high = value_range or ((0, 255) if frames.dtype == np.uint8 else (0, 1))
+        if known.size:
+            least, greatest = known.min(), known.max()
+            self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
+            if len(self.levels) <= FEW_LEVELS:
+                others = known
+                for level in self.levels:  # much faster than to sort all numbers
+                    others = others[others != level]
+                self.levels.update(np.unique(others)[: FEW_LEVELS + 1].tolist())
+            if value_range is not None and (least < low or greatest > high):
+                self.outside += np.count_nonzero((known < low) | (known > high))
+        self.eight_bits |= frames.dtype == np.uint8
+        if value_range is None and not eight_bits:
+            within = known.size == 0 or (least >= -ROUNDING and greatest <= 1 + ROUNDING)
+            self.need_range |= not (
+                frames.dtype.kind == "f" and within and known.size == frames.size
+            )
+        if eight_bits:
+            levels = (np.arange(256) - low) / (high - low)
+            return np.round(255 * np.clip(levels, 0, 1)).astype(np.uint8)[frames.view(np.uint8)]
+        scaled = frames.astype(np.float64)
+        scaled -= low
+        scaled /= high - low
+        scaled[np.isnan(scaled)] = 0
+        return np.clip(scaled, 0, 1, out=scaled).astype(np.float32)
+
+    def describe(self, value_range):
+        """Lines about these numbers, for the user."""
+        if not self.levels:
+            return []
+        line = f"values {text(self.least)} to {text(self.greatest)}"
+        if len(self.levels) <= FEW_LEVELS:
+            levels = " ".join(f"{level:.6g}" for level in sorted(self.levels))
+            line += f" (only the level{'s' * (len(self.levels) > 1)} {levels}"
+            line += " of 255)" if self.eight_bits and value_range is None else ")"
+        if value_range:
+            line += ", {:.6g} is black and {:.6g} white".format(*value_range)
+        lines = [line]
+        if self.outside:
+            lines.append(f"{self.outside} values are outside: they count as the nearer of the two")
+        if self.missing:
+            lines.append(f"{self.missing} values are missing (NaN): they are black")
+        low, high = value_range or ((0, 255) if self.eight_bits else (0, 1))
+        if 0 < float(self.greatest) - float(self.least) < 0.01 * (high - low):
+            lines.append(
+                "WARNING: these values span less than a hundredth of the range from black to white; "
+                "if the least should be black and the greatest white, give --range "
+                f"{text(self.least)} {text(self.greatest)}"
+            )
+        return lines
+
+
+def ask_for_range(all_values):
+    """Raise an InputError if one of several `Values` does not tell what is black and white."""
+    if not any(values.need_range for values in all_values):
+        return
+    if any(values.eight_bits for values in all_values):
+        raise InputError(
+            "some files have 8 bits, and others need --range LOW HIGH: prepare each kind for "
+            "itself, or give a --range that holds for all"
+        )
+    least = min((values.least for values in all_values), key=float)
+    greatest = max((values.greatest for values in all_values), key=float)
+    missing = sum(values.missing for values in all_values)
+    if not least < greatest:
+        raise InputError("there are no two different numbers: there is nothing to see")
+    raise InputError(
+        f"values are from {text(least)} to {text(greatest)}"
+        + (f", and {missing} are missing (NaN)" if missing else "")
+        + ": say which are black and white by --range LOW HIGH, as in "
+        f"--range {text(least)} {text(greatest)} (others count as the nearer of the two, NaN as LOW)"
+    )
+
+
+def text(number):
+    """The shortest text that gives a number of its dtype back."""
+    return str(int(number) if isinstance(number, np.bool) else number).removesuffix(".0")
+
+
+def is_coloured(frames):
+    """Whether any pixel of (..., channels) is more than tinted."""
+    if frames.shape[-1] == 1:
+        return False
+    red, green, blue = np.moveaxis(frames, -1, 0)
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return spread.max() > TINT * (255 if frames.dtype == np.uint8 else 1)
+
+
+def to_grey(frames):
+    """(..., 3) -> (..., 1), in the same dtype."""
+    if frames.shape[-1] == 1:
+        return frames
+    grey = frames @ LUMA[:, None]
+    return np.round(grey).astype(np.uint8) if frames.dtype == np.uint8 else grey
+
+
+def fit(frames, size):
+    """Resize frames, and crop their middle.
+
+    Args:
+        frames: (n, height, width, channels), uint8 or float32 in [0, 1].
+        size: (height, width).
+
+    Returns:
+        (n, *size, channels), in the same dtype.
+    """
+    height, width = covering(*frames.shape[1:3], size)
+    if (height, width) != frames.shape[1:3]:
+        bands = np.moveaxis(frames, -1, 1)  # (n, channels, height, width)
+        resized = [
+            [np.asarray(Image.fromarray(band).resize((width, height), Image.Resampling.BICUBIC)) for band in frame]
+            for frame in np.ascontiguousarray(bands)
+        ]
+        frames = np.moveaxis(np.array(resized), 1, -1)
+        if frames.dtype != np.uint8:
+            frames = np.clip(frames, 0, 1)  # bicubic interpolation overshoots
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return frames[:, top : top + size[0], left : left + size[1]]

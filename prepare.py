@@ -1,0 +1,325 @@
+"""Turn your own films, pictures and arrays into one prepared file, to train on and to predict.
+
+    python prepare.py clips clips.prepared --size 64
+    python train.py --data clips.prepared
+
+A source is a film, a folder of numbered pictures, a file of arrays, or a folder of any of these.
+Prints how each source was read, and draws some frames to OUT.png: look at it before you train.
+"""
+
+if __name__ == "__main__":
+    from extras import start  # noqa: F401
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from PIL import Image, PngImagePlugin
+
+from extras import arrays, cli, films, finding, pictures
+from extras.cli import Failure, InputError, atomic_write
+from extras.prepared import Prepared, Writer, is_prepared
+from extras.values import Values, ask_for_range, fit, is_coloured, to_grey
+
+SMALLEST, LARGEST = 7, 2**13  # pixels of a frame's side; SSIM's window has 7
+LARGE = 256  # pixels; larger frames take long to train on
+MANY_LINES = 12
+LEFT_OUT = "left out: "  # how a line begins on what cannot be read
+RESERVE = 2**28  # bytes of the disk that stay free
+SHEET_CLIPS, SHEET_PIXELS = 8, 128
+SOFTWARE = "prepare.py"  # what a sheet says of itself, so that it may be replaced
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How sources are read; None is as they are, or as --like says."""
+
+    size: tuple[int, ...] | None = None
+    """Height and width of frames in pixels, or one number for both. Frames are resized, and their
+    middle is cropped."""
+    stride: int | None = None
+    """Keep every Nth frame."""
+    fps: float | None = None
+    """Frames a second to take from films and animations, by their times."""
+    value_range: Annotated[tuple[float, float] | None, tyro.conf.arg(name="range")] = None
+    """LOW becomes black and HIGH white. Other values count as the nearer of the two, and missing
+    ones (NaN) as LOW."""
+    unit: str | None = None
+    """Unit of --range, such as dBZ."""
+    axes: str | None = None
+    """Axes of arrays: N videos, T frames, H height, W width, C channels, as in NTHW."""
+    variable: str | None = None
+    """Name of the array to read, where a file has several."""
+    select: tuple[str, ...] | None = None
+    """Members of further axes of arrays to read, as in level=500."""
+    grey: bool = False
+    """Make coloured frames grey. Frames without colours always become grey."""
+    colour: bool = False
+    """Give grey frames three channels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    paths: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCE [SOURCE ...] OUT")
+    ]
+    """What to read, and the prepared file to write."""
+    reading: tyro.conf.OmitArgPrefixes[Options] = Options()
+    like: Path | None = None
+    """Another prepared file: use its options, its size and its channels, where none are given."""
+
+
+def prepare(sources, out, options=Options(), like=None):
+    """Read sources into a prepared file, print how, and draw a sheet of frames beside it.
+
+    Args:
+        sources: paths of files and folders.
+        out: the path of the prepared file, which replaces an older one.
+        options: `Options`.
+        like: the path of a prepared file whose options hold where `options` has none; or None.
+
+    Raises:
+        InputError: the sources cannot be read, an option does not fit, or files would be lost.
+        Failure: the disk is full.
+    """
+    sources, out = [Path(source) for source in sources], Path(out)
+    found = [(source, finding.find_files(source)) for source in sources]
+    options = check_options(options, {file.suffix.lower() for _, files in found for file in files})
+    check_out(out, found)
+    if like is not None:
+        options = inherit(options, Prepared(like).options)
+    with Writer(out) as writer, cli.stop_politely() as is_pressed:
+        all_values = [
+            read_source(source, files, options, writer, is_pressed) for source, files in found
+        ]
+        ask_for_range(all_values)
+        if len(writer.ends) == 1:
+            lines = [line for source in writer.sources for line in source["lines"]]
+            reasons = [line.removeprefix(LEFT_OUT) for line in lines if line.startswith(LEFT_OUT)]
+            raise InputError("; ".join(reasons[:3]) or "there are no frames")
+        height, width, channels = writer.frames.shape[1:]
+        writer.value_range = options.value_range or (0, 1)
+        writer.unit = options.unit or ""
+        writer.options = dataclasses.asdict(options) | {
+            "size": (height, width),
+            "grey": channels == 1,
+            "colour": channels == 3,
+        }
+    prepared = Prepared(out)
+    draw_sheet(prepared, sheet_of(out))
+    print(
+        f"{out}: {len(prepared.names)} clips, {prepared.shape[0]} frames of {height} x {width} "
+        f"pixels, {'in colour' if channels == 3 else 'grey'}; some are drawn in {sheet_of(out)}"
+    )
+    if options.size is None and max(height, width) > LARGE:
+        print("Frames of this size take long to train on: --size 64 makes smaller ones")
+
+
+def check_options(options, endings):
+    """Check `Options` for sources whose files have these endings.
+
+    Returns:
+        `Options` with two numbers in `size`, and `axes` in capital letters.
+
+    Raises:
+        InputError: an option makes no sense, or there is nothing that it is for.
+    """
+    size, value_range, fps = options.size, options.value_range, options.fps
+    if size is not None:
+        size = tuple(size) * 2 if len(size) == 1 else tuple(size)
+        if len(size) != 2 or min(size) < SMALLEST or max(size) > LARGEST:
+            raise InputError(f"--size: give HEIGHT WIDTH, each from {SMALLEST} to {LARGEST}")
+    if options.stride is not None and options.stride < 1:
+        raise InputError(f"--stride {options.stride}: give N, 1 or more, to keep every Nth frame")
+    if fps is not None and not 0 < fps <= 1000:
+        raise InputError(f"--fps {fps:g}: give frames a second, above 0 and up to 1000")
+    if fps is not None and endings.isdisjoint((*films.FILMS, ".gif", ".png", ".webp")):
+        raise InputError("--fps is for films and animations, which have times: use --stride")
+    if value_range is not None and not 0 < value_range[1] - value_range[0] < np.inf:
+        given = " ".join(f"{value:g}" for value in value_range)
+        raise InputError(f"--range {given}: give LOW and HIGH, of which LOW is below HIGH")
+    axes = options.axes and options.axes.upper()
+    if axes and (set(axes) - set("NTHWC") or len(set(axes)) < len(axes) or not {*"HW"} <= {*axes}):
+        raise InputError(f"--axes {axes}: give {arrays.LETTERS}; H and W are needed")
+    for name in ("axes", "variable", "select"):
+        if getattr(options, name) and endings.isdisjoint(arrays.ARRAYS):
+            raise InputError(f"--{name} is for arrays, and there are none")
+    if options.grey and options.colour:
+        raise InputError("--grey and --colour: give one of the two")
+    return dataclasses.replace(options, size=size, axes=axes)
+
+
+def inherit(options, others):
+    """`Options`, and where they say nothing those of a prepared file, a dict."""
+    for name, value in others.items():
+        colours = name in ("grey", "colour") and (options.grey or options.colour)
+        if getattr(options, name) in (None, False) and not colours:
+            value = tuple(value) if isinstance(value, list) else value
+            options = dataclasses.replace(options, **{name: value})
+    return options
+
+
+def sheet_of(out):
+    return out.with_name(f"{out.name}.png")
+
+
+def is_sheet(path):
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except OSError:
+        return False
+
+
+def check_out(out, found):
+    """Raise an InputError if writing `out` would cost a file, or make it a part of a source."""
+    if out.is_dir() or out.exists() and not is_prepared(out):
+        raise InputError(f"{out} is there, and is no prepared file: name another one to write")
+    if sheet_of(out).exists() and not is_sheet(sheet_of(out)):
+        raise InputError(f"{sheet_of(out)} is there, and would be replaced: name another OUT")
+    above = [place for place in (out.resolve(), *out.resolve().parents) if place.exists()]
+    for source, files in found:
+        folders = {file.parent for file in files} if source.is_dir() else set()
+        if any(place.samefile(other) for place in above for other in {source, *folders}):
+            raise InputError(f"{out} would lie in the source {source}: name another place")
+
+
+# Reading ----------------------------------------------------------------------------------
+
+
+def read_source(source, files, options, writer, is_pressed):
+    """Read a source into a `Writer`, and print how.
+
+    Args:
+        source, files, options: as for `prepare`.
+        writer: `Writer`.
+        is_pressed: tells whether Ctrl-C was pressed; some libraries lose it.
+
+    Returns:
+        `Values` of all its frames.
+    """
+    values, notes, first_clip = Values(), [], len(writer.names)
+
+    def note(line):
+        if line not in notes:
+            notes.append(line)
+
+    of_arrays = {"axes": options.axes, "variable": options.variable, "select": options.select or ()}
+    streams = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
+    for name, read, blocks in streams:
+        before = [state(file) for file in read]
+        part, parts, length = name, 1, 0
+        for block in until_unreadable(blocks, note):
+            if is_pressed():
+                raise KeyboardInterrupt
+            if block.new_clip and length:
+                writer.end_clip(part)
+                parts, length = parts + 1, 0
+                part = f"{name} [{parts}]"
+            stride = options.stride or 1
+            frames = block.frames[-length % stride :: stride]
+            length += len(block.frames)
+            keeps_colour = read[0].suffix.lower() in arrays.NUMBERS
+            if len(frames):
+                write(frames, name, keeps_colour, options, values, writer)
+            show_progress(files.index(read[0]) / len(files), writer)
+        writer.end_clip(part)
+        if before != [state(file) for file in read]:
+            raise InputError(f"{name} has changed while it was read: start again when it is whole")
+    lengths = np.diff(writer.ends)[first_clip:]
+    lines = [*describe(lengths, writer), *values.describe(options.value_range), *notes]
+    if len(lines) > MANY_LINES:
+        lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
+    writer.sources.append({"path": str(source), "lines": lines})
+    show_progress(1, writer)
+    if values.levels:
+        print(f"{source}:", *lines, sep="\n  ")
+    return values
+
+
+def write(frames, name, keeps_colour, options, values, writer):
+    """Write frames of a `Block` to a `Writer`, unless a --range is needed first."""
+    frames = values.scale(frames, options.value_range)
+    if values.need_range:
+        return  # only the least and the greatest value are still wanted
+    size = options.size or (writer.frames or frames).shape[1:3]
+    if frames.shape[1:3] != size and options.size is None:
+        raise InputError(
+            f"{name} has frames of {frames.shape[1]} x {frames.shape[2]} pixels, others have "
+            f"{size[0]} x {size[1]}: give the --size that all should have"
+        )
+    if min(size) < SMALLEST:
+        raise InputError(f"{name}: frames need {SMALLEST} x {SMALLEST} pixels or more")
+    frames = fit(frames, size)  # (n, *size, channels)
+    in_colour = writer.frames is not None and writer.frames.shape[-1] == 3
+    if options.grey or not (options.colour or in_colour or keeps_colour or is_coloured(frames)):
+        frames = to_grey(frames)
+    elif options.colour:
+        frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
+    if shutil.disk_usage(writer.path.parent).free < RESERVE + frames.nbytes:
+        raise Failure(f"the disk of {writer.path} is full: make room, or name another place")
+    writer.append(frames)
+
+
+def until_unreadable(blocks, note):
+    """Yield `Block`s, and note why no more can be read."""
+    try:
+        yield from blocks
+    except InputError as error:
+        note(f"{LEFT_OUT}{error}")
+
+
+def state(file):
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def describe(lengths, writer):
+    """A line about the clips of a source, if there are any."""
+    if len(lengths):
+        shortest, longest = min(lengths), max(lengths)
+        frames = f"{shortest} to {longest}" if shortest < longest else f"{shortest}"
+        height, width = writer.frames.shape[1:3]
+        yield f"{len(lengths)} clip{'s' * (len(lengths) > 1)} of {frames} frames, {height} x {width} pixels"
+
+
+def show_progress(done, writer):
+    """Draw a bar on a terminal; done = 1 wipes it away."""
+    if sys.stdout.isatty():
+        count = 0 if writer.frames is None else len(writer.frames)
+        bar = f"[{'=' * round(30 * done):30}] {count:,} frames" if done < 1 else ""
+        print(f"\r\x1b[K{bar}", end="", flush=True)
+
+
+def draw_sheet(prepared, path):
+    """Draw the first, a middle and the last frame of some clips of a `Prepared` file."""
+    rows, labels = [], []
+    smaller = -(-max(prepared.shape[1:3]) // SHEET_PIXELS)
+    scale = max(1, SHEET_PIXELS // max(prepared.shape[1:3]))
+    clips = np.linspace(0, len(prepared.names) - 1, SHEET_CLIPS).astype(int)
+    for clip in sorted(set(clips)):
+        first, end = prepared.spans[clip]
+        frames = [prepared.read(n, n + 1)[0] for n in (first, (first + end) // 2, end - 1)]
+        rows.append([(frame[::smaller, ::smaller], pictures.REAL_COLOUR) for frame in frames])
+        name = prepared.names[clip].encode("utf-8", "replace").decode()
+        labels.append(name if len(name) <= 11 else f"…{name[-10:]}")
+    with atomic_write(path) as temporary:
+        made_by = PngImagePlugin.PngInfo()
+        made_by.add_text("Software", SOFTWARE)
+        pictures.film_strip(rows, labels, scale).save(temporary, pnginfo=made_by)
+
+
+def main():
+    arguments = tyro.cli(Arguments, description=__doc__)
+    if len(arguments.paths) < 2:
+        raise InputError("give SOURCE and OUT: what to read, and the file to write")
+    *sources, out = arguments.paths
+    prepare(sources, out, arguments.reading, arguments.like)
+
+
+if __name__ == "__main__":
+    cli.run(main)

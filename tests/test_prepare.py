@@ -1,0 +1,311 @@
+"""prepare.py: names order frames, values become levels, and nothing that was there is lost."""
+
+import dataclasses
+import datetime
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prepare
+from extras import cli, names
+from extras.cli import InputError
+from extras.prepared import Prepared
+
+
+def movie(frames=6, height=32, width=48, step=3):
+    """uint8 (frames, height, width): a bright square moves right over a shaded ground."""
+    video = np.zeros((frames, height, width), np.uint8)
+    video[:] = np.linspace(0, 80, width).astype(np.uint8)
+    for n in range(frames):
+        video[n, 4:14, n * step : n * step + 10] = 255
+    return video
+
+
+def write_frames(folder, video, name="{:03d}.png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, frame in enumerate(video):
+        Image.fromarray(frame).save(folder / name.format(n))
+    return folder
+
+
+def prepared(tmp_path, *sources, like=None, **options):
+    prepare.prepare(sources, tmp_path / "out", prepare.Options(**options), like)
+    return Prepared(tmp_path / "out")
+
+
+def lengths(opened):
+    return np.diff(opened.spans)[:, 0].tolist()
+
+
+def assert_frames(opened, video):
+    np.testing.assert_array_equal(np.squeeze(opened.read(0, opened.shape[0])), np.squeeze(video))
+
+
+# Names
+
+
+def times(pattern, step, count=40, start=datetime.datetime(2019, 12, 31, 22)):
+    return [(start + n * step).strftime(pattern) for n in range(count)]
+
+
+SECOND, MINUTE = datetime.timedelta(seconds=1), datetime.timedelta(minutes=1)
+HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
+ONE_CLIP = {
+    "number": [f"frame-{n}" for n in range(40)],
+    "number not last": [f"person01_boxing_image-{n:03d}_64x64" for n in range(40)],
+    "steps of five": [f"f{n}_v2" for n in range(0, 200, 5)],
+    "decimals": [f"t{n / 4:.2f}" for n in range(40)],
+    "iso": times("%Y-%m-%dT%H:%M:%S", 15 * MINUTE),
+    "separated": times("webcam_%Y-%m-%d_%H-%M-%S", 5 * SECOND),
+    "compact minutes": times("radar_%Y%m%dT%H%MZ", 5 * MINUTE),
+    "compact seconds": times("MRMS_%Y%m%d-%H%M%S", 2 * MINUTE),
+    "milliseconds": [name[:-3] for name in times("%Y%m%d%H%M%S%f", SECOND / 2)],
+    "hours": times("era5_%Y%m%d%H", HOUR),
+    "days": times("ice_%Y%m%d_f17", DAY),
+    "days first": times("%d-%m-%Y", DAY),
+    "days of the year": times("NDVI_%Y%j", DAY),
+    "date and time apart": times("%Y%m%d_rain_%H%M", HOUR),
+    "months": [f"sst_{2000 + n // 12}{n % 12 + 1:02d}" for n in range(40)],
+    "first days of months": [f"sst_{2000 + n // 12}-{n % 12 + 1:02d}-01" for n in range(40)],
+    "seconds since 1970": [f"{1305031102.175304 + n / 30:.6f}" for n in range(40)],
+    "number and time": [f"{n:04d}_{1305031102 + n}" for n in range(40)],
+    "start and end": [f"s{a}_e{b}" for a, b in zip(times("%Y%j%H%M", HOUR), times("%Y%j%H%M%S", HOUR))],
+}
+
+
+@pytest.mark.parametrize("kind", ONE_CLIP)
+def test_whatever_varies_in_names_orders_frames(kind):
+    notes = []
+    files = [Path(f"{name}.png") for name in ONE_CLIP[kind]]
+    assert names.order_frames(sorted(files, key=lambda f: f.name[::-1]), notes.append) == [files]
+    assert notes == []
+
+
+@pytest.mark.parametrize("kind", ["iso", "compact minutes", "seconds since 1970", "number"])
+def test_a_gap_in_names_ends_a_clip_and_is_said(kind):
+    notes = []
+    files = [Path(f"{name}.png") for name in ONE_CLIP[kind]]
+    del files[20:30]
+    assert names.order_frames(files, notes.append) == [files[:20], files[20:]]
+    assert len(notes) == 1 and files[19].name in notes[0] and files[20].name in notes[0]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["cam{}_{:03d}", "{1:03d}_cam{0}", "2019013{}_{:04d}", "seq{}_20190131{:02d}0000"]
+)
+def test_other_parts_that_vary_name_clips(pattern):
+    clips = [[Path(pattern.format(c, n) + ".png") for n in range(20)] for c in (0, 1)]
+    found = names.order_frames([*clips[1], *clips[0]], print)
+    assert sorted(found) == sorted(clips)
+
+
+def test_two_files_of_one_frame_are_an_error_that_names_both(tmp_path):
+    write_frames(tmp_path / "in", movie())
+    write_frames(tmp_path / "in", movie(1), "{:03d}.jpg")
+    with pytest.raises(InputError, match=r"000\.(png|jpg) and .*000\.(png|jpg) are the same frame"):
+        prepared(tmp_path, tmp_path / "in")
+
+
+# Sources
+
+
+def test_folders_in_folders_are_clips_and_what_is_hidden_is_none(tmp_path):
+    write_frames(tmp_path / "in/seq10", movie(5))
+    write_frames(tmp_path / "in/seq9/deeper", movie(6))
+    write_frames(tmp_path / "in/seq9/.ipynb_checkpoints", movie(7))
+    (tmp_path / "elsewhere").mkdir()
+    np.save(tmp_path / "elsewhere/a.npy", movie(8))
+    (tmp_path / "in/seq9/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/seq9/loop").symlink_to(tmp_path / "in")
+    os.mkfifo(tmp_path / "in/pipe.png")
+    opened = prepared(tmp_path, tmp_path / "in")
+    assert opened.names == ["in/seq9/deeper", "in/seq9/link/a.npy", "in/seq10"]
+    assert lengths(opened) == [6, 8, 5]
+
+
+def test_arrays_of_one_frame_each_are_the_frames_of_a_clip(tmp_path):
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate(movie(12)):
+        np.save(tmp_path / f"in/rain_{n}.npy", frame)
+    assert_frames(prepared(tmp_path, tmp_path / "in"), movie(12))
+    for n in range(3):
+        np.save(tmp_path / f"in/rain_{n}.npy", movie(5, step=n))
+    (tmp_path / "in/rain_3.npy").unlink()
+    assert lengths(prepared(tmp_path, tmp_path / "in"))[:3] == [5, 5, 5]
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path, capsys):
+    write_frames(tmp_path / "in", movie(20))
+    (tmp_path / "in/009.png").write_text("<html>404</html>")
+    (tmp_path / "in/cut.npy").write_bytes(b"\x93NUMPY")
+    opened = prepared(tmp_path, tmp_path / "in")
+    assert lengths(opened) == [9, 10]
+    lines = capsys.readouterr().out
+    assert "009.png is a web page" in lines and "cut.npy" in lines
+    with pytest.raises(InputError, match="cut.npy"):
+        prepared(tmp_path, tmp_path / "in/cut.npy")
+
+
+def test_every_nth_frame_of_each_clip(tmp_path):
+    np.save(tmp_path / "a.npy", np.stack([movie(7), movie(7, step=1)]))
+    opened = prepared(tmp_path, tmp_path / "a.npy", stride=3)
+    assert_frames(opened, np.concatenate([movie(7)[::3], movie(7, step=1)[::3]]))
+    write_frames(tmp_path / "in", movie(7))
+    assert_frames(prepared(tmp_path, tmp_path / "in", stride=3), movie(7)[::3])
+
+
+def test_frames_are_resized_and_their_middle_is_cropped(tmp_path):
+    np.save(tmp_path / "a.npy", movie())
+    np.save(tmp_path / "b.npy", movie(height=64, width=96))
+    assert_frames(prepared(tmp_path, tmp_path / "a.npy", size=(32,)), movie()[:, :, 8:40])
+    smaller = prepared(tmp_path, tmp_path / "a.npy", size=(16, 24)).read(0, 6)[..., 0]
+    assert np.abs(smaller - movie()[:, ::2, ::2].astype(float)).mean() < 12
+    with pytest.raises(InputError, match="--size"):
+        prepared(tmp_path, tmp_path / "a.npy", tmp_path / "b.npy")
+    assert prepared(tmp_path, tmp_path / "a.npy", tmp_path / "b.npy", size=(32, 48)).shape[0] == 12
+
+
+def test_files_are_coloured_if_a_source_is(tmp_path):
+    grey = write_frames(tmp_path / "grey", np.repeat(movie()[..., None], 3, -1))
+    coloured = np.stack([movie(), movie() // 2, 255 - movie()], -1)
+    colour = write_frames(tmp_path / "colour", coloured)
+    assert_frames(prepared(tmp_path, grey), movie())
+    both = np.concatenate([np.repeat(movie()[..., None], 3, -1), coloured])
+    assert_frames(prepared(tmp_path, grey, colour), both)
+    assert prepared(tmp_path, colour, grey=True).shape[-1] == 1
+    assert prepared(tmp_path, grey, colour=True).shape[-1] == 3
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    "array, told",
+    [
+        (movie().astype(np.uint16) * 257, "--range 0 65535"),
+        (np.float32(movie() / 255 * 77 - 32), "--range -32 45"),
+        (np.where(movie() < 9, np.nan, movie() / 255), "missing"),
+        (np.full((6, 32, 48), 7.0), "no two different numbers"),
+    ],
+)
+def test_what_is_black_and_white_is_asked_for_with_a_line_that_can_be_typed(tmp_path, array, told):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=re.escape(told)) as asked:
+        prepared(tmp_path, tmp_path / "a.npy")
+    assert not (tmp_path / "out").exists()
+    if "--range" in told:
+        low, high = re.search(r"as in --range (\S+) (\S+)", str(asked.value)).groups()
+        opened = prepared(tmp_path, tmp_path / "a.npy", value_range=(float(low), float(high)))
+        assert opened.value_range == (float(low), float(high)) and opened.dtype == np.float32
+        scaled = (array.astype(float) - float(low)) / (float(high) - float(low))
+        np.testing.assert_allclose(opened.read(0, 6)[..., 0], scaled, atol=1e-6)
+
+
+def test_values_outside_and_missing_ones_are_counted(tmp_path, capsys):
+    array = movie() / 255
+    array[0, 0, :4], array[0, 1, :3] = np.nan, 9
+    np.save(tmp_path / "a.npy", array)
+    frames = prepared(tmp_path, tmp_path / "a.npy", value_range=(0, 1)).read(0, 1)
+    assert (frames[0, 0, :4] == 0).all() and (frames[0, 1, :3] == 1).all()
+    lines = capsys.readouterr().out
+    assert "4 values are missing" in lines and "3 values are outside" in lines
+
+
+def test_eight_bits_stay_eight_bits_and_weak_ones_are_warned_of(tmp_path, capsys):
+    masks = (movie() > 128).astype(np.uint8)
+    np.save(tmp_path / "a.npy", masks)
+    assert_frames(prepared(tmp_path, tmp_path / "a.npy"), masks)
+    lines = capsys.readouterr().out
+    assert "only the levels 0 1 of 255" in lines and "--range 0 1" in lines
+    opened = prepared(tmp_path, tmp_path / "a.npy", value_range=(0, 1))
+    assert opened.dtype == np.uint8
+    assert_frames(opened, 255 * masks)
+    np.save(tmp_path / "a.npy", masks.astype(bool))
+    assert_frames(prepared(tmp_path, tmp_path / "a.npy"), 255 * masks)
+
+
+def test_like_reads_other_files_in_the_same_way(tmp_path):
+    np.save(tmp_path / "a.npy", movie().astype(np.uint16))
+    opened = prepared(tmp_path, tmp_path / "a.npy", size=(16,), value_range=(0, 255), unit="dBZ")
+    os.rename(tmp_path / "out", tmp_path / "first")  # its sheet stays, and is replaced
+    write_frames(tmp_path / "in", np.stack([movie(), movie() // 2, movie() // 3], -1))
+    other = prepared(tmp_path, tmp_path / "in", like=tmp_path / "first")
+    assert other.shape[1:] == opened.shape[1:] == (16, 16, 1)
+    assert (other.value_range, other.unit) == ((0, 255), "dBZ")
+    assert prepared(tmp_path, tmp_path / "in", like=tmp_path / "first", size=(20,)).shape[1] == 20
+
+
+# What is written
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        ({"size": (3,)}, "--size"), ({"stride": 0}, "--stride 0"), ({"fps": np.inf}, "--fps inf"),
+        ({"value_range": (1, 1)}, "--range 1 1"), ({"value_range": (-1e308, 1e308)}, "--range"),
+        ({"value_range": (np.nan, 1)}, "--range nan"), ({"axes": "TTHW"}, "--axes"),
+        ({"fps": 5}, "--stride"), ({"grey": True, "colour": True}, "--grey"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_end_in_one_line(tmp_path, options, told):
+    np.save(tmp_path / "a.npy", movie())
+    with pytest.raises(InputError, match=told):
+        prepared(tmp_path, tmp_path / "a.npy", **options)
+
+
+def test_no_file_is_lost_and_none_is_written_among_sources(tmp_path):
+    write_frames(tmp_path / "in", movie())
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "a.png").write_text("mine")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    outs = ["notes", "a", "in", "in/out", "link/out", "in/../in/new/out", "in/000.png"]
+    for out in outs:
+        with pytest.raises(InputError):
+            prepare.prepare([tmp_path / "in"], tmp_path / out)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_source_that_changes_while_it_is_read_ends_in_one_line(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", movie())
+
+    def touched(*arguments):
+        os.utime(tmp_path / "a.npy", (0, 0))
+        return write(*arguments)
+
+    write = prepare.write
+    monkeypatch.setattr(prepare, "write", touched)
+    with pytest.raises(InputError, match="has changed"):
+        prepared(tmp_path, tmp_path / "a.npy")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", movie())
+    monkeypatch.setattr(prepare, "RESERVE", 2**60)
+    with pytest.raises(cli.Failure, match="full"):
+        prepared(tmp_path, tmp_path / "a.npy")
+
+
+def test_the_command_line_says_how_sources_are_read_and_draws_a_sheet(
+    tmp_path, monkeypatch, capsys
+):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/Espa\xf1a")  # not UTF-8, as from an old disk
+    write_frames(Path(folder), movie(30))
+    np.save(tmp_path / "a.npy", movie(20))
+    arguments = ["prepare.py", folder, tmp_path / "a.npy", tmp_path / "out", "--range", "0", "255"]
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+    sys.stdout.reconfigure(errors="replace")
+    prepare.main()
+    lines = capsys.readouterr().out
+    assert "1 clip of 30 frames, 32 x 48 pixels" in lines and "axes T=20 H=32 W=48" in lines
+    assert Image.open(tmp_path / "out.png").size[1] > 2 * 2 * 32
+    assert lengths(Prepared(tmp_path / "out")) == [30, 20]
+    assert {field.name for field in dataclasses.fields(prepare.Options)} == set(
+        Prepared(tmp_path / "out").options
+    )
