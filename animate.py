@@ -124,16 +124,21 @@ def animate(request, model, config, format="gif", with_page=False):
     request, videos, _, indices = predict.open_request(request, config, usual_count=4)
     parts = zip(*predict.forecast(model, videos, indices, request))
     context, truth, prediction = (np.concatenate(part) for part in parts)
-    # Names of any length fit into a file's name.
-    name = f"{short_name(request.model)}-{short_name(request.data)}"
+    model_path = Path(request.model)
+    if model_path.name in ("best.keras", "last.keras"):
+        model_path = model_path.parent  # a run's weights go by the name of its folder
+    sprites = f"-sprites-{request.sprites}" if request.sprites else ""
+    name = f"{short_name(model_path)}{sprites}-{short_name(request.data)}"
     write = {"gif": write_gif, "mp4": write_mp4}[format]
-    animations, stills = [], []
-    for video, index in enumerate(indices):
-        frames = side_by_side(context[video], truth[video], prediction[video])
-        animations.append(request.out / f"{name}-{index:04d}.{format}")
+    outputs = [request.out / f"{name}-{index:04d}.{format}" for index in indices]
+    for path in outputs:
+        cli.refuse_input(path, request.data, request.model)
+    stills = []
+    for path, *video in zip(outputs, context, truth, prediction):
+        frames = side_by_side(*video)
         stills.append(frames[-1])
-        write(animations[-1], frames)
-        print(animations[-1])
+        write(path, frames)
+        print(path)
     path = request.out / f"{name}-film-strip.png"
     with atomic_write(path) as temporary:
         pictures.forecast_strip(context, truth, prediction).save(temporary)
@@ -142,10 +147,10 @@ def animate(request, model, config, format="gif", with_page=False):
         path = request.out / "index.html"
         milliseconds = {"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST}
         page.write_page(
-            path, context, truth, prediction, animations, stills, predict.score, milliseconds
+            path, context, truth, prediction, outputs, stills, predict.score, milliseconds
         )
         print(path)
-    return animations
+    return outputs
 
 
 def short_name(path):

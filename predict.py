@@ -37,7 +37,6 @@ if __name__ == "__main__":
 import dataclasses
 import functools
 import sys
-import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -279,25 +278,6 @@ def print_scores(scores, copying):
     print(f" mean{ours}    {theirs}")
 
 
-def write_npz(path, arrays):
-    """Write a compressed .npz file part by part, so that no array need be in memory as a whole.
-
-    Args:
-        path: the file.
-        arrays: for each name (shape, dtype, an iterable of parts along the first axis).
-    """
-    with (
-        atomic_write(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        for name, (shape, dtype, parts) in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
-                np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
-                for part in parts:
-                    file.write(np.ascontiguousarray(part, dtype).data)
-
-
 def forecast_and_score(request, model, config):
     """Do what a `Request` says, with its model, of which `config` is the `train.Config`."""
     here = runs.environment()
@@ -328,7 +308,7 @@ def forecast_and_score(request, model, config):
     count, context, horizon = len(indices), request.context, request.horizon
     path = request.out / "predictions.npz"
     cli.refuse_input(path, request.data, request.model)
-    write_npz(
+    cli.write_npz(
         path,
         {
             "prediction": ((count, horizon, *size), np.float32, predictions()),

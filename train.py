@@ -289,14 +289,7 @@ def open_sets(config):
         options = config.digits_per_video, config.frames, config.size
         return data.TrainingVideos(*options), data.EvaluationVideos("validation", *options), 1, None
     opened = clips.open_clips(config.data)
-    spans, validation_spans = clips.split_clips(opened.spans, config.frames)
-    training = clips.Windows(opened, spans, config.frames, step=1)
-    validation = clips.Windows(opened, validation_spans, config.frames, step=config.frames)
-    names = [opened.names[np.searchsorted(opened.spans[:, 1], end)] for _, end in validation_spans]
-    print(
-        f"training clips: {len(spans)}; validation: {len(validation)} stretches of {config.frames} "
-        f"frames, of {', '.join(names[:3])}{' and others' * (len(names) > 3)}"
-    )
+    training, validation = clips.training_sets(opened, config.frames)
     return training, validation, opened.shape[-1], opened
 
 

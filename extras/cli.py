@@ -9,7 +9,10 @@ import signal
 import sys
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
+
+import numpy as np
 
 from method.errors import Failure, InputError
 
@@ -120,3 +123,22 @@ def atomic_write(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_npz(path, arrays):
+    """Write a compressed .npz file part by part, so that no array need be in memory as a whole.
+
+    Args:
+        path: the file.
+        arrays: for each name (shape, dtype, an iterable of parts along the first axis).
+    """
+    with (
+        atomic_write(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, (shape, dtype, parts) in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+                for part in parts:
+                    file.write(np.ascontiguousarray(part, dtype).data)

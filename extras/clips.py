@@ -141,3 +141,20 @@ class Windows:
     def draw(self, count, seed):
         """Random windows, (count, length, height, width, channels); seed: a list of integers."""
         return self[np.random.default_rng(seed).integers(len(self), size=count)]
+
+
+def training_sets(opened, frames):
+    """What to train and to validate on, of a file that `open_clips` has opened: two `Windows`.
+
+    Raises:
+        InputError: there is not enough for both.
+    """
+    spans, validation_spans = split_clips(opened.spans, frames)
+    training = Windows(opened, spans, frames, step=1)
+    validation = Windows(opened, validation_spans, frames, step=frames)
+    names = [opened.names[np.searchsorted(opened.spans[:, 1], end)] for _, end in validation_spans]
+    print(
+        f"training clips: {len(spans)}; validation: {len(validation)} stretches of {frames} frames, "
+        f"of {', '.join(names[:3])}{' and others' * (len(names) > 3)}"
+    )
+    return training, validation

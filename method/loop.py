@@ -129,7 +129,7 @@ class NextFrameModel(keras.Model):
         if videos.shape[-1] != self.architecture.channels:
             raise InputError(
                 f"frames have {videos.shape[-1]} channels; this model is for "
-                f"{self.architecture.channels}"
+                f"{self.architecture.channels} (prepare.py has --grey and --colour)"
             )
         batch, frames, height, width, _ = ops.shape(videos)
         if real_mask is None:

@@ -601,4 +601,4 @@ for name, score in scores.items():
 # walls as exactly as the frames show them; the model has to learn that law from pixels, and its own
 # blurred predictions become its inputs. From there to the **floor**: to measure the digits and use
 # the law perfectly. And the floor itself: what the context does not tell. (The last two errors
-# are of the test set, as in the README's table, and the others of our validation videos.)
+# are of 1,000 test videos, from `benchmarks/README.md`, and the others of our validation videos.)

@@ -105,7 +105,7 @@ play("seis-videos.gif", side_by_side, "Seis vídeos de dos dígitos que se mueve
 # MNIST, una caligrafía que ningún modelo ha visto al entrenarse. El conjunto de **prueba**,
 # reservado para la evaluación final, se forma con la otra mitad. Los artículos científicos evalúan
 # con `mnist_test_seq.npy`, un archivo creado del mismo modo: `python predict.py --data official`
-# descarga sus 781 MiB, y nada más lo necesita. (Las órdenes se ejecutan en una terminal, desde la
+# descarga sus 781 MiB; nada más lo utiliza. (Las órdenes se ejecutan en una terminal, desde la
 # carpeta del proyecto).
 #
 # ## 2. La respuesta es el fotograma siguiente
@@ -627,5 +627,5 @@ for name, score in scores.items():
 # paredes con toda la precisión que permiten los fotogramas; el modelo tiene que aprender esa ley a
 # partir de píxeles, y además sus propias predicciones borrosas se convierten en su entrada. De ahí
 # a la **cota inferior**: medir los dígitos y aplicar la ley a la perfección. Y la propia cota: lo
-# que el contexto no dice. (Los dos últimos errores son los del conjunto de prueba, como en la tabla
-# del README; los demás, los de nuestros vídeos de validación).
+# que el contexto no dice. (Los dos últimos errores, tomados de `benchmarks/README.md`, son los de
+# 1000 vídeos de prueba; los demás, los de nuestros vídeos de validación).
