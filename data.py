@@ -150,9 +150,7 @@ def move_digits(digits, numbers, frames=FRAMES, size=SIZE):
     return videos[..., None]
 
 
-def make_videos(
-    digits, count, seed, digits_per_video=DIGITS_PER_VIDEO, frames=FRAMES, size=SIZE
-):
+def make_videos(digits, count, seed, digits_per_video=DIGITS_PER_VIDEO, frames=FRAMES, size=SIZE):
     """Make Moving MNIST videos; the same seed gives the same videos on every machine.
 
     A larger count begins with the same videos.

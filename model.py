@@ -377,7 +377,11 @@ class Forecaster(NextFrameModel):
         x = x + self.up_from_coarse(coarse)  # (batch, 16, 16, filters)
         x, up = self.stack_up.step(x, states["up"])
         features = ops.concatenate([self.up(x), skip], axis=-1)  # (batch, 32, 32, twice as many)
-        return x, self.decoder(features), {**states, "down": down, "coarse": coarse_states, "up": up}
+        return (
+            x,
+            self.decoder(features),
+            {**states, "down": down, "coarse": coarse_states, "up": up},
+        )
 
     def move(self, frame, history, x, features):
         """Move the pixels of a frame to where they will be next.

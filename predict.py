@@ -49,7 +49,7 @@ import data
 import model as models
 import train
 from extras import cli, clips, runs
-from extras.cli import InputError, atomic_write
+from extras.cli import InputError
 from method import sprites
 
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
@@ -162,7 +162,10 @@ def open_videos(request, config):
     frames = request.context + request.horizon
     if request.data == "official":
         official = clips.ArrayFile(data.download_official(), frames_first=True)
-        return clips.Windows(official, official.spans, min(frames, data.FRAMES), data.FRAMES), (0, 1)
+        return clips.Windows(official, official.spans, min(frames, data.FRAMES), data.FRAMES), (
+            0,
+            1,
+        )
     if request.data in data.EVALUATION_STREAMS and config.data == data.MOVING_MNIST:
         options = config.digits_per_video, frames, config.size  # as in training
         return data.EvaluationVideos(request.data, *options), (0, 1)

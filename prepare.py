@@ -96,7 +96,7 @@ def prepare(sources, out, options=Options(), like=None):
         all_values = [
             read_source(source, files, options, writer, is_pressed) for source, files in found
         ]
-        ask_for_range(all_values)
+        ask_for_range(sources, all_values)
         if len(writer.ends) == 1:
             lines = [line for source in writer.sources for line in source["lines"]]
             reasons = [line.removeprefix(LEFT_OUT) for line in lines if line.startswith(LEFT_OUT)]
@@ -202,16 +202,16 @@ def read_source(source, files, options, writer, is_pressed):
     Returns:
         `Values` of all its frames.
     """
-    values, notes, first_clip = Values(), [], len(writer.names)
+    values, notes, first_clip = Values(), {}, len(writer.names)
 
-    def note(line):
-        if line not in notes:
-            notes.append(line)
+    def note(line, name=None):
+        notes.setdefault(line, dict.fromkeys([name]))[name] = None
 
     of_arrays = {"axes": options.axes, "variable": options.variable, "select": options.select or ()}
     streams = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
-    for name, read, blocks in streams:
-        before = [state(file) for file in read]
+    for name, paths, blocks in streams:
+        before = [state(path) for path in paths]
+        keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
         part, parts, length = name, 1, 0
         for block in until_unreadable(blocks, note):
             if is_pressed():
@@ -223,15 +223,18 @@ def read_source(source, files, options, writer, is_pressed):
             stride = options.stride or 1
             frames = block.frames[-length % stride :: stride]
             length += len(block.frames)
-            keeps_colour = read[0].suffix.lower() in arrays.NUMBERS
             if len(frames):
                 write(frames, name, keeps_colour, options, values, writer)
-            show_progress(files.index(read[0]) / len(files), writer)
+            show_progress(files.index(paths[0]) / len(files), writer)
         writer.end_clip(part)
-        if before != [state(file) for file in read]:
+        if before != [state(path) for path in paths]:
             raise InputError(f"{name} has changed while it was read: start again when it is whole")
     lengths = np.diff(writer.ends)[first_clip:]
-    lines = [*describe(lengths, writer), *values.describe(options.value_range), *notes]
+    lines = [*describe(lengths, writer), *values.describe(options.value_range)]
+    for line, of_files in sorted(notes.items(), key=lambda item: not item[0].startswith(LEFT_OUT)):
+        first, *others = of_files
+        where = f"{first}{f' and {len(others)} others' * bool(others)}: "
+        lines.append(where * (first is not None and len(files) > 1) + line)
     if len(lines) > MANY_LINES:
         lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
     writer.sources.append({"path": str(source), "lines": lines})
@@ -284,7 +287,8 @@ def describe(lengths, writer):
         shortest, longest = min(lengths), max(lengths)
         frames = f"{shortest} to {longest}" if shortest < longest else f"{shortest}"
         height, width = writer.frames.shape[1:3]
-        yield f"{len(lengths)} clip{'s' * (len(lengths) > 1)} of {frames} frames, {height} x {width} pixels"
+        clips = f"{len(lengths)} clip{'s' * (len(lengths) > 1)}"
+        yield f"{clips} of {frames} frames, {height} x {width} pixels"
 
 
 def show_progress(done, writer):

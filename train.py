@@ -52,7 +52,6 @@ from extras import cli, clips, devices, runs, trackers
 from extras.cli import InputError
 from method.optimizer import make_optimizer
 
-
 # A loss takes the real and the predicted frames, both (batch, frames - 1, height, width, channels).
 
 
@@ -165,7 +164,10 @@ class Config:
             yield "The learning rates stay as they are to the end (--cooldown 0)."
         if self.warmup_steps >= self.epochs * self.steps_per_epoch:
             yield f"WARNING: --warmup-steps {self.warmup_steps} are longer than the whole run"
-        radius, distance = self.architecture.motion_radius, data.STEP * (self.size - data.DIGIT_SIZE)
+        radius, distance = (
+            self.architecture.motion_radius,
+            data.STEP * (self.size - data.DIGIT_SIZE),
+        )
         measures = self.model == "forecaster" and radius > 0
         if measures and self.data == data.MOVING_MNIST and distance > radius:
             yield (

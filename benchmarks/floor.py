@@ -33,13 +33,12 @@ if __name__ == "__main__":
 
     start.load_keras()  # quietly, and first of all
 
-from extras import cli
-
 import numpy as np
 import tyro
 
 import data
 import predict
+from extras import cli
 
 CONTEXT, HORIZON, SIZE = 10, 10, 64
 PLACES = SIZE - data.DIGIT_SIZE + 1  # 37 along an axis

@@ -26,14 +26,13 @@ if __name__ == "__main__":
 
     start.load_keras()  # quietly, and first of all
 
-from extras import cli
-from extras.cli import InputError
-
 import jax
 import keras
 import tyro
 
 import train
+from extras import cli
+from extras.cli import InputError
 
 
 def training(config):

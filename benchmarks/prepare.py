@@ -115,7 +115,8 @@ def main():
         for first in starts.tolist():
             prepared.read(first, first + WINDOW)
         rate = arguments.windows / (time.perf_counter() - began)
-        print(f"windows: {rate:.0f} a second ({rate * WINDOW:.0f} frames), opened in {opening:.3f} s")
+        frames = rate * WINDOW
+        print(f"windows: {rate:.0f} a second ({frames:.0f} frames), opened in {opening:.3f} s")
 
 
 if __name__ == "__main__":

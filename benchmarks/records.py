@@ -34,20 +34,18 @@ if __name__ == "__main__":
 
     start.load_keras()  # quietly, and first of all
 
-from extras import cli
-from extras.cli import InputError
-
+import floor
 import matplotlib.figure
 import numpy as np
+import tracks
 import tyro
 
 import animate
 import data
-import floor
 import model as models
 import predict
-import tracks
-from extras import pictures, runs
+from extras import cli, pictures, runs
+from extras.cli import InputError
 from method import sprites
 
 CONTEXT, HORIZON = floor.CONTEXT, floor.HORIZON

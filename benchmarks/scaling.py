@@ -31,16 +31,14 @@ if __name__ == "__main__":
 
 import dataclasses
 
-from extras import cli
-from extras.cli import InputError
-
 import jax
 import keras
+import memory
 import numpy as np
 
-from extras import devices
-import memory
 import train
+from extras import cli, devices
+from extras.cli import InputError
 
 TURNS = 10
 

@@ -31,8 +31,6 @@ if __name__ == "__main__":
 
     start.load_keras()  # quietly, and first of all
 
-from extras import cli
-
 import keras
 import numpy as np
 from keras import ops
@@ -40,7 +38,7 @@ from keras import ops
 import data
 import model as models
 import train
-from extras import runs
+from extras import cli, runs
 from method import motion
 
 PRESETS, ON_TENSORFLOW = train.PRESETS, keras.backend.backend() == "tensorflow"

@@ -24,16 +24,15 @@ if __name__ == "__main__":
 
     start.load_keras()  # quietly, and first of all
 
-from extras import cli
-
 import keras
 import numpy as np
 import tyro
+from floor import CONTEXT, HORIZON, PLACES, SIZE, digit_places, show_errors
 from keras import ops
 
 import data
 import predict
-from floor import CONTEXT, HORIZON, PLACES, SIZE, digit_places, show_errors
+from extras import cli
 from method import sprites
 
 TRACKS, BATCH_SIZE = 1_000_000, 1024

@@ -29,6 +29,7 @@ OFFICIAL_NAME = "mnist_test_seq.npy"  # Moving MNIST's test set: its frames come
 USUAL_FRAMES = 20  # frames of a Moving MNIST video
 BLOCK_BYTES = 2**24  # about what is handed on at a time
 READ_BYTES = 2**27  # what is read at a time at most, where a chunk on the disk has many frames
+LONGEST_AXIS = 2**24  # an axis has so many coordinates at most
 UNPACKED_BYTES = 2**32  # what an .npz file may take on the disk while it is read
 LETTERS = "one letter for each axis: N videos, T frames, H height, W width, C channels"
 MERGED = "expver"  # an axis of ERA5's files: where one member has data, the other has none
@@ -92,10 +93,10 @@ def read_arrays(path, note, axes=None, variable=None, select=()):
         except ImportError as error:
             raise InputError(f"{path} needs one more package: pip install {error.name}") from None
         except Exception as error:  # what a damaged file raises depends on the damage
-            for words, package in (("'imagecodecs'", "imagecodecs"), ("Filter error", "hdf5plugin")):
-                if words in str(error):
-                    raise InputError(f"{path} is packed: pip install {package}") from None
-            raise InputError(f"{path} cannot be read: {error}") from None
+            needs = {"'imagecodecs'": "imagecodecs", "Filter error": "hdf5plugin"}
+            package = next((needs[words] for words in needs if words in str(error)), None)
+            why = f"is packed: pip install {package}" if package else f"cannot be read: {error}"
+            raise InputError(f"{path} {why}") from None
 
 
 def _open(path, stack, note):
@@ -122,7 +123,7 @@ def _choose(path, found, variable):
     else:
         chosen = [a for a in found if variable in (a.name, a.name.rpartition("/")[-1])]
     if not chosen:
-        raise InputError(f"it has no array {variable or 'of frames'}, but {', '.join(names) or 'none'}")
+        raise InputError(f"it has no array {variable or 'of frames'}: there is {', '.join(names)}")
     if len(chosen) > 1 and not several:
         listed = ", ".join(array.name for array in chosen)
         raise InputError(f"it has {listed}: choose one, as by --variable {chosen[0].name}")
@@ -150,7 +151,7 @@ def _blocks(array, note, axes, select):
     if frame_bytes > 2 * READ_BYTES:
         raise InputError(f"its frames of {shape[1]} x {shape[2]} pixels are too large")
     if array.dtype.itemsize * int(np.prod(array.chunks, dtype=object)) > 2 * READ_BYTES:
-        raise InputError(f"it is stored in chunks of {array.chunks}, which are too large: use smaller")
+        raise InputError(f"its chunks of {array.chunks} are too large: store it in smaller ones")
     times, ends = _times(array, axis, length.get("T", 1), note)
     rows = slice(None)
     if _south_first(array, axis):
@@ -162,31 +163,47 @@ def _blocks(array, note, axes, select):
     chunk = array.chunks[axis["T"]] if array.chunks and "T" in axis else 1
     together = max(1, min(max(block, chunk), READ_BYTES // frame_bytes))
     together -= together % chunk if together > chunk else 0
-    order = [letter for letter in "ETHWC" if letter in axis]
     for video in range(length.get("N", 1)):
         for first in range(0, len(times), together):
-            stop = min(first + together, len(times))
-            index = [slice(0, 1)] * len(array.shape)
-            for n, member in (*members.items(), *([(axis["N"], video)] if "N" in axis else [])):
-                index[n] = slice(member, member + 1)
-            for letter in order:
-                index[axis[letter]] = slice(None)
-            if "T" in axis:
-                part = times[first:stop]
-                rising = (np.diff(part) == 1).all()
-                index[axis["T"]] = slice(part[0], part[-1] + 1) if rising else part
-            frames = array.read(tuple(index))
-            rest = [n for n in range(frames.ndim) if n not in [axis[letter] for letter in order]]
-            frames = frames.transpose(*rest, *(axis[letter] for letter in order))
-            frames = frames.reshape(frames.shape[len(rest) :])  # [members,] [n,] height, width[, c]
-            if "E" in axis:
-                frames = _merge(frames)
-            frames = frames if "T" in axis else frames[None]
-            frames = frames if "C" in axis else frames[..., None]  # (n, height, width, channels)
+            part = times[first : first + together]
+            frames = _read(array, axis, {**members, axis.get("N"): video}, part)[:, rows]
+            stop = first + len(part)
             cuts = {first, *range(first, stop, block), *(n for n in ends if first < n < stop), stop}
             for start, end in itertools.pairwise(sorted(cuts)):
-                part = frames[start - first : end - first, rows]
-                yield Block(part, new_clip=start == 0 or start in ends)
+                new_clip = start == 0 or start in ends
+                yield Block(frames[start - first : end - first], new_clip)
+
+
+def _read(array, axis, members, times):
+    """Read frames of a `Variable`.
+
+    Args:
+        array: `Variable`.
+        axis: letter of an axis -> its number.
+        members: number of another axis -> the member to read.
+        times: the numbers of the frames.
+
+    Returns:
+        Array (len(times), height, width, channels).
+    """
+    order = [axis[letter] for letter in "ETHWC" if letter in axis]
+    rest = [n for n in range(len(array.shape)) if n not in order]
+    index = [slice(None)] * len(array.shape)
+    for n in rest:
+        member = members.get(n, 0)  # 0: the only one
+        index[n] = slice(member, member + 1)
+    if "T" in axis:
+        in_order = (np.diff(times) == 1).all()
+        index[axis["T"]] = slice(times[0], times[-1] + 1) if in_order else np.array(times)
+    frames = array.read(tuple(index)).transpose(*rest, *order)
+    frames = frames.reshape(frames.shape[len(rest) :])  # [members,] [n,] height, width[, channels]
+    if "E" in axis:
+        merged = frames[0]
+        for member in frames[1:]:
+            merged = np.where(np.isnan(merged), member, merged)
+        frames = merged
+    frames = frames if "T" in axis else frames[None]
+    return frames if "C" in axis else frames[..., None]
 
 
 def _select(array, select):
@@ -199,7 +216,7 @@ def _select(array, select):
         n = array.axes.index(name)
         members = _members(array, n)
         if value not in members:
-            raise InputError(f"--select {text}: the members of {name} are {', '.join(members[:20])}")
+            raise InputError(f"--select {text}: {name} has {', '.join(members[:20])}")
         found[n] = members.index(value)
     return found
 
@@ -275,7 +292,7 @@ def _times(array, axis, frames, note):
     """The numbers of frames in the order of time, and after how many of them time jumps."""
     times = array.coordinate(array.axes[axis["T"]]) if array.axes and "T" in axis else None
     if times is None or len(times) != frames or not np.isfinite(times).all():
-        return np.arange(frames), []
+        return range(frames), []
     order = np.argsort(times, kind="stable")
     if (np.diff(order) != 1).any():
         note("frames are put in the order of their times")
@@ -292,14 +309,6 @@ def _south_first(array, axis):
     return latitudes is not None and latitudes[0] < latitudes[-1]
 
 
-def _merge(frames):
-    """(members, n, height, width), one with data where others have none -> (n, height, width)."""
-    merged = frames[0]
-    for member in frames[1:]:
-        merged = np.where(np.isnan(merged), member, merged)
-    return merged
-
-
 # Files --------------------------------------------------------------------------------------
 
 
@@ -314,8 +323,8 @@ def _open_npy(path, name=""):
             raise InputError("it is no .npy file, or damaged") from None
     if dtype.hasobject:
         raise InputError(
-            "it is a list of Python objects (dtype object) and no array: save each clip by np.save, "
-            "or all of them by np.savez(path, *clips)"
+            "it is a list of Python objects (dtype object) and no array: save each clip by "
+            "np.save, or all of them by np.savez(path, *clips)"
         )
 
     def part(index):
@@ -381,7 +390,7 @@ def _open_tiff(path, stack, note):
 def _open_netcdf(path, stack):
     """NetCDF of all versions, and HDF5, by the library that knows what is packed or missing."""
     with open(path, "rb") as file:
-        if not file.read(3) == b"CDF":
+        if file.read(3) != b"CDF":
             _refuse_other_files(path)
     with contextlib.suppress(ImportError):
         import hdf5plugin  # packings that HDF5 does not know itself
@@ -429,7 +438,7 @@ def _netcdf_variable(variable, group, is_bool):
             values = values.astype(np.result_type(values.dtype, np.float32)).filled(np.nan)
         values = np.ma.getdata(values)
         if radar != (1, 0, [], None):
-            stored = np.where(values == undetect, 0, values)  # nothing was heard: the least there is
+            stored = np.where(values == undetect, 0, values)  # nothing was heard: the least value
             values = np.where(np.isin(stored, missing), np.nan, np.float32(stored * gain + offset))
         return values.astype(bool) if is_bool else values
 
@@ -438,12 +447,16 @@ def _netcdf_variable(variable, group, is_bool):
         while place is not None and axis not in place.variables:
             place = place.parent
         found = place and place.variables[axis]
-        if found is None or found.ndim != 1 or getattr(found.dtype, "kind", "") not in "iuf":
+        if found is None or found.ndim != 1 or found.size > LONGEST_AXIS:
+            return None
+        if getattr(found.dtype, "kind", "text") not in "iuf":
             return None
         return np.ma.filled(found[:].astype(float), np.nan)
 
     named = not any(axis.startswith("phony_dim") for axis in variable.dimensions)
     chunks = variable.chunking()
+    if isinstance(chunks, list):
+        variable.set_var_chunk_cache(READ_BYTES)  # videos of one chunk are read one by one
     return Variable(
         f"{group.path}/{variable.name}".lstrip("/"),
         variable.shape,
@@ -488,8 +501,6 @@ def _zarr_axes(array):
 
 
 def _zarr_variable(name, array, arrays):
-    if "pickle" in repr(array.metadata).lower():
-        raise InputError(f"{name} holds Python objects, which can run anything: save numbers")
     packing = {
         key: value
         for key, value in array.attrs.items()
@@ -501,12 +512,14 @@ def _zarr_variable(name, array, arrays):
     def part(index):
         import xarray
 
-        values = xarray.Variable([f"axis {n}" for n in range(array.ndim)], array.oindex[index], packing)
-        return xarray.conventions.decode_cf_variable("", values, decode_times=False).values
+        stored = xarray.Variable([*map(str, range(array.ndim))], array.oindex[index], packing)
+        return xarray.conventions.decode_cf_variable("", stored, decode_times=False).values
 
     def coordinate(axis):
         found = arrays.get(f"{name.rpartition('/')[0]}/{axis}".lstrip("/"))
-        known = found is not None and found.ndim == 1 and found.dtype.kind in "iuf"
-        return found[:].astype(float) if known else None
+        if found is None or found.ndim != 1 or found.size > LONGEST_AXIS:
+            return None
+        return found[:].astype(float) if found.dtype.kind in "iuf" else None
 
-    return Variable(name, array.shape, array.dtype, part, _zarr_axes(array), array.chunks, coordinate)
+    axes = _zarr_axes(array)
+    return Variable(name, array.shape, array.dtype, part, axes, array.chunks, coordinate)

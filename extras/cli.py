@@ -17,7 +17,9 @@ import numpy as np
 from method.errors import Failure, InputError
 
 # Each of them stops a script in one line.
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 UNFINISHED = ".unfinished-"  # how the names of files begin that are being written
 
 
@@ -73,9 +75,9 @@ def make_folder(path):
 def refuse_input(output, *inputs):
     """Raise an InputError if a file to be written is one that is read, however it is spelt."""
     for path in inputs:
-        if path and os.path.exists(path) and os.path.exists(output):
-            if os.path.samefile(output, path):
-                raise InputError(f"{output} is an input, and would be overwritten: name another --out")
+        both = path and os.path.exists(path) and os.path.exists(output)
+        if both and os.path.samefile(output, path):
+            raise InputError(f"{output} is an input, and would be overwritten: name another --out")
 
 
 @contextlib.contextmanager

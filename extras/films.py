@@ -19,11 +19,11 @@ import os
 import statistics
 import warnings
 
-from extras.blocks import Block, refuse_text
-from extras.cli import InputError
-
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
+
+from extras.blocks import Block, refuse_text
+from extras.cli import InputError
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".ts")
 FILMS += (".m2ts", ".mts", ".wmv", ".asf", ".flv", ".3gp", ".3g2", ".ogv")

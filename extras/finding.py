@@ -1,14 +1,14 @@
 """Files and folders -> clips, each with the reader that its files need."""
 
+import contextlib
 import itertools
 import os
-from pathlib import Path
-
-from extras.cli import InputError
 
 from extras import arrays, films
 from extras.blocks import Block
+from extras.cli import InputError
 from extras.names import natural, order_frames
+from extras.prepared import is_prepared
 
 ENDINGS = (*films.FILMS, *films.PICTURES, *arrays.ARRAYS)
 
@@ -24,10 +24,12 @@ def find_files(source):
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    found = sorted(_walk(source, set()), key=lambda file: (natural(file.parent), natural(file.name)))
+    if is_prepared(source):
+        raise InputError(f"{source} is a prepared file already")
+    found = list(_walk(source, set()))
     if not found:
         raise InputError(f"{source} has no files that end in {' '.join(ENDINGS)}")
-    return found
+    return sorted(found, key=lambda file: (natural(file.parent), natural(file.name)))
 
 
 def _walk(path, seen):
@@ -49,7 +51,7 @@ def clips(files, root, note, size=None, fps=None, **of_arrays):
     Args:
         files: as from `find_files`.
         root: the folder from which clips are named.
-        note: called with each line that the user should read.
+        note: called with each line that the user should read, and the name that it is about.
         size, fps: as for `films.read_film`.
         of_arrays: the options of `arrays.read_arrays`.
 
@@ -60,21 +62,25 @@ def clips(files, root, note, size=None, fps=None, **of_arrays):
     def relative(path):
         return os.path.relpath(path, root)
 
+    def about(name):
+        return lambda line: note(line, name)
+
     for folder, in_folder in itertools.groupby(files, lambda file: file.parent):
         stills, fields = [], []
         for file in in_folder:
-            ending = file.suffix.lower()
+            name, ending = relative(file), file.suffix.lower()
             if ending in films.FILMS:
-                yield relative(file), [file], films.read_film(file, note, size, fps)
+                yield name, [file], films.read_film(file, about(name), size, fps)
             elif ending in arrays.ARRAYS:
                 fields.append(file)
             elif films.is_animation(file):
-                yield relative(file), [file], films.read_animation(file, note, size, fps)
+                yield name, [file], films.read_animation(file, about(name), size, fps)
             else:
                 stills.append(file)
-        if fields and not _has_one_frame(fields[0], of_arrays):
+        if not _are_frames(fields, of_arrays):
             for file in fields:
-                yield relative(file), [file], arrays.read_arrays(file, note, **of_arrays)
+                name = relative(file)
+                yield name, [file], arrays.read_arrays(file, about(name), **of_arrays)
             fields = []
         for frames, read in ((stills, _still), (fields, arrays.read_arrays)):
             options = of_arrays if read == arrays.read_arrays else {}
@@ -84,12 +90,13 @@ def clips(files, root, note, size=None, fps=None, **of_arrays):
                 yield name, clip, _one_after_another(clip, note, read, options)
 
 
-def _has_one_frame(file, of_arrays):
-    blocks = arrays.read_arrays(file, lambda line: None, **of_arrays)
-    try:
-        return [len(block.frames) for block in itertools.islice(blocks, 2)] == [1]
-    except InputError:
-        return False
+def _are_frames(files, of_arrays):
+    """Whether the first of these files that can be read holds one frame."""
+    for file in files:
+        blocks = arrays.read_arrays(file, lambda line: None, **of_arrays)
+        with contextlib.suppress(InputError):
+            return [len(block.frames) for block in itertools.islice(blocks, 2)] == [1]
+    return False
 
 
 def _still(file, note):

@@ -7,13 +7,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from extras.cli import atomic_write
-
 import numpy as np
 from PIL import Image
 
 import data
 from extras import pictures
+from extras.cli import atomic_write
 
 
 def data_url(kind, content):

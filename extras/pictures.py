@@ -1,8 +1,8 @@
 """Frames as pictures: coloured borders, film strips, error maps. Open it to draw them otherwise."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
 
 REAL_COLOUR = (96, 125, 139)  # grey blue, around frames that were given
 PREDICTED_COLOUR = (255, 112, 0)  # orange, around frames that a model made, or should make

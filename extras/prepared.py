@@ -23,6 +23,7 @@ from extras.cli import InputError, atomic_write
 VERSION = 1
 FIRST_LINE = b"Video frames prepared by prepare.py, then HDF5\n"
 USER_BLOCK = 512  # bytes that HDF5 leaves free for it
+LARGEST_DESCRIPTION = 2**28  # bytes
 CHUNK_BYTES = 64 * 1024  # read and checked as one: a window of frames takes few of them
 
 
@@ -78,6 +79,9 @@ class Writer:
         frames: the `h5py.Dataset` (frames, height, width, channels); None before there is any.
         names: of the clips so far.
         ends: 0, and after each clip how many frames there are.
+
+    Raises:
+        OSError: the disk is full; from `append` or in the end.
     """
 
     def __init__(self, path):
@@ -207,7 +211,7 @@ class Prepared:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file")
         if not is_prepared(path):
-            raise InputError(f"{path} is no prepared file: make one by python prepare.py {path} OUT")
+            raise InputError(f"{path} is no prepared file: python prepare.py {path} OUT makes one")
         self._open()
 
     def _open(self):
@@ -216,12 +220,9 @@ class Prepared:
         with self._failing_in_one_line():
             # Without locks: several runs may read it, also from disks that know none.
             file = h5py.File(self.path, "r", locking=False)
-            frames, spans, text = (
-                self._dataset(file, name, dtypes, ndim)
-                for name, dtypes, ndim in (
-                    ("frames", "uint8 float32", 4), ("spans", "int64", 2), ("description", "uint8", 1)
-                )  # fmt: skip
-            )
+            frames = self._dataset(file, "frames", 4, "uint8", "float32")
+            spans = self._dataset(file, "spans", 2, "int64")
+            text = self._dataset(file, "description", 1, "uint8")
             description = json.loads(bytes(text[:]))
             if description["version"] > VERSION:
                 raise InputError(f"{self.path} was prepared by a later version: prepare it again")
@@ -243,20 +244,19 @@ class Prepared:
         self._frames, self._process = frames, os.getpid()
         self._state = self._file_state()
 
-    def _dataset(self, file, name, dtypes, ndim):
-        """A dataset, if it is stored as `Writer` does: nothing of another file is ever read."""
+    def _dataset(self, file, name, ndim, *dtypes):
+        """A dataset, if it is stored as `Writer` does. One in chunks has no parts in other files."""
         import h5py
 
         dataset = file[name] if type(file.get(name, getlink=True)) is h5py.HardLink else None
         if (
             not isinstance(dataset, h5py.Dataset)
-            or dataset.is_virtual
-            or dataset.external
             or not dataset.chunks
             or not dataset.fletcher32
             or dataset.compression
-            or str(dataset.dtype) not in dtypes.split()
+            or dataset.dtype not in dtypes
             or dataset.ndim != ndim
+            or (name != "frames" and dataset.nbytes > LARGEST_DESCRIPTION)
         ):
             raise ValueError(f"{name} is not as prepare.py writes it")
         return dataset
@@ -284,6 +284,7 @@ class Prepared:
 
         Raises:
             InputError: they are damaged, or the file has changed.
+            IndexError: there are no such frames.
         """
         if not 0 <= start <= stop <= self.shape[0]:
             raise IndexError(f"frames {start}..{stop} of {self.shape[0]}")

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-from extras.cli import InputError
-
 import numpy as np
 from PIL import Image
 
+from extras.cli import InputError
 from extras.films import covering
 
 TINT = 8 / 255  # by how much compression may tint what is grey
@@ -69,6 +68,8 @@ class Values:
             self.need_range |= not (
                 frames.dtype.kind == "f" and within and known.size == frames.size
             )
+        if frames.dtype == np.uint8 and (low, high) == (0, 255):
+            return frames
         if eight_bits:
             levels = (np.arange(256) - low) / (high - low)
             return np.round(255 * np.clip(levels, 0, 1)).astype(np.uint8)[frames.view(np.uint8)]
@@ -85,7 +86,7 @@ class Values:
         line = f"values {text(self.least)} to {text(self.greatest)}"
         if len(self.levels) <= FEW_LEVELS:
             levels = " ".join(f"{level:.6g}" for level in sorted(self.levels))
-            line += f" (only the level{'s' * (len(self.levels) > 1)} {levels}"
+            line += f" (only the levels {levels}"
             line += " of 255)" if self.eight_bits and value_range is None else ")"
         if value_range:
             line += ", {:.6g} is black and {:.6g} white".format(*value_range)
@@ -97,32 +98,34 @@ class Values:
         low, high = value_range or ((0, 255) if self.eight_bits else (0, 1))
         if 0 < float(self.greatest) - float(self.least) < 0.01 * (high - low):
             lines.append(
-                "WARNING: these values span less than a hundredth of the range from black to white; "
-                "if the least should be black and the greatest white, give --range "
+                "WARNING: these values span less than a hundredth of the range from black to "
+                "white; if the least should be black and the greatest white, give --range "
                 f"{text(self.least)} {text(self.greatest)}"
             )
         return lines
 
 
-def ask_for_range(all_values):
-    """Raise an InputError if one of several `Values` does not tell what is black and white."""
-    if not any(values.need_range for values in all_values):
+def ask_for_range(sources, all_values):
+    """Raise an InputError if the `Values` of a source do not tell what is black and white."""
+    in_need = [source for source, values in zip(sources, all_values) if values.need_range]
+    if not in_need:
         return
     if any(values.eight_bits for values in all_values):
         raise InputError(
-            "some files have 8 bits, and others need --range LOW HIGH: prepare each kind for "
-            "itself, or give a --range that holds for all"
+            f"{in_need[0]} needs --range LOW HIGH, and there are files of 8 bits: prepare each "
+            "kind for itself, or give a --range that holds for all"
         )
     least = min((values.least for values in all_values), key=float)
     greatest = max((values.greatest for values in all_values), key=float)
     missing = sum(values.missing for values in all_values)
     if not least < greatest:
-        raise InputError("there are no two different numbers: there is nothing to see")
+        raise InputError(f"{in_need[0]} has no two different numbers: there is nothing to see")
     raise InputError(
-        f"values are from {text(least)} to {text(greatest)}"
+        f"{in_need[0]} has values from {text(least)} to {text(greatest)}"
         + (f", and {missing} are missing (NaN)" if missing else "")
         + ": say which are black and white by --range LOW HIGH, as in "
-        f"--range {text(least)} {text(greatest)} (others count as the nearer of the two, NaN as LOW)"
+        f"--range {text(least)} {text(greatest)} (others count as the nearer of the two, NaN as "
+        "LOW)"
     )
 
 
@@ -162,10 +165,11 @@ def fit(frames, size):
     if (height, width) != frames.shape[1:3]:
         bands = np.moveaxis(frames, -1, 1)  # (n, channels, height, width)
         resized = [
-            [np.asarray(Image.fromarray(band).resize((width, height), Image.Resampling.BICUBIC)) for band in frame]
-            for frame in np.ascontiguousarray(bands)
+            Image.fromarray(band).resize((width, height), Image.Resampling.BICUBIC)
+            for band in np.ascontiguousarray(bands).reshape(-1, *frames.shape[1:3])
         ]
-        frames = np.moveaxis(np.array(resized), 1, -1)
+        frames = np.stack(resized).reshape(*bands.shape[:2], height, width)
+        frames = np.moveaxis(frames, 1, -1)  # (n, height, width, channels)
         if frames.dtype != np.uint8:
             frames = np.clip(frames, 0, 1)  # bicubic interpolation overshoots
     top, left = (height - size[0]) // 2, (width - size[1]) // 2

@@ -1,5 +1,7 @@
 """Arrays of every kind of file become the frames that their owner means."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,19 @@ def test_npz_files_hold_a_video_each_or_all_in_videos(tmp_path):
     assert_clips(read(tmp_path / "b.npz")[0], film(5))
 
 
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ("", "is empty"), ("version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        ("<!DOCTYPE html><html>Quota exceeded", "a web page"), ("größe;1,5\n", "is text"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.tif", "a.nc", "a.h5"])
+def test_what_is_no_array_is_called_by_its_name(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert told in refusal(tmp_path / name)
+
+
 def test_damaged_and_hostile_files_end_in_one_line_at_once(tmp_path, monkeypatch):
     header = np.lib.format.header_data_from_array_1_0(film().astype(np.uint8))
     for shape in ((1, 60000, 60000), (6, 16, 24), (-6, 16, 24), (10**30, 16, 24)):
@@ -106,6 +121,9 @@ def test_damaged_and_hostile_files_end_in_one_line_at_once(tmp_path, monkeypatch
     assert "python -m zipfile -e a.npz" in refusal(tmp_path / "a.npz")
     np.save(tmp_path / "a.npy", np.zeros((4, 16, 24), complex))
     assert "complex128" in refusal(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", film())
+    monkeypatch.setattr(arrays, "READ_BYTES", 100)
+    assert "16 x 24 pixels are too large" in refusal(tmp_path / "a.npy")
 
 
 # TIFF
@@ -161,8 +179,9 @@ def test_netcdf_names_its_axes(tmp_path):
     write_netcdf(path, levels, "time level lat lon", level=[500, 850])
     assert "--select level=500" in refusal(path)
     assert_clips(read(path, select=["level=850"])[0], film()[::-1])
-    empty = np.full_like(film(), np.nan)
-    write_netcdf(path, np.stack([film(), empty], 1), "time expver lat lon")
+    final, early = film(), film()
+    final[4:], early[:4] = np.nan, np.nan
+    write_netcdf(path, np.stack([final, early], 1), "time expver lat lon")
     assert_clips(read(path)[0], film())
 
 
@@ -246,6 +265,19 @@ def test_zarr_in_both_versions(tmp_path):
         root = zarr.open_group(tmp_path / f"{version}.zarr", mode="w", zarr_format=version)
         root.create_array("v", data=film(), chunks=(2, 16, 24))
         assert_clips(read(tmp_path / f"{version}.zarr")[0], film())
+    packed = np.round(film() * 10).astype(np.int16)
+    packed[:, 10:] = -1
+    root = zarr.open_group(tmp_path / "packed.zarr", mode="w", zarr_format=2)
+    array = root.create_array("v", data=packed, fill_value=-1)
+    array.attrs.update(scale_factor=0.1, _ARRAY_DIMENSIONS=["time", "y", "x"])  # as xarray has it
+    ((clip,), _) = read(tmp_path / "packed.zarr")
+    np.testing.assert_allclose(clip[:, :10, :, 0], film()[:, :10], atol=1e-6)
+    assert np.isnan(clip[:, 10:]).all()
+    metadata = json.loads((tmp_path / "2.zarr/v/.zarray").read_text())
+    metadata["compressor"] = {"id": "pickle"}  # it would run what is in the file
+    (tmp_path / "2.zarr/v/.zarray").write_text(json.dumps(metadata))
+    (tmp_path / "2.zarr/.zmetadata").unlink(missing_ok=True)
+    refusal(tmp_path / "2.zarr")
 
 
 def test_frames_of_one_chunk_are_read_together(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def numbers_of_this_backend():
     forecast = models.rollout(runs.load_model(runs.SHIPPED), context, 4)
     model, rng = train.build_model(SMALL), np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    model.compile(keras.optimizers.SGD(1e-2), train.squared_error, run_eagerly=True)
+    model.compile(keras.optimizers.SGD(1e-2), train.squared_error)
     videos = data.TrainingVideos(frames=SMALL.frames, size=SMALL.size)
     loss = model.train_on_batch(*train.Batches(SMALL, videos, epoch=2)[0])  # in closed loop
     return {"forecast": forecast, "loss": loss, **dict(enumerate(model.get_weights()))}

@@ -28,16 +28,7 @@ import train
 from conftest import TRAINED
 from extras import cli, runs
 from extras.cli import Failure, InputError
-from helpers import (
-    QUICK,
-    array,
-    assert_same_run,
-    files_in,
-    load_checkpoint,
-    log_of,
-    options,
-    state_of,
-)
+from helpers import QUICK, array, assert_same_run, files_in, load_checkpoint, log_of, options
 
 ROOT = Path(train.__file__).parent
 
