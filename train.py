@@ -245,7 +245,8 @@ def compile_model(model, config):
 class Batches(keras.utils.PyDataset):
     """Training batches: ({"videos": x, "real_mask": which frames to use}, y).
 
-    A batch depends on the seed, the epoch and its index alone.
+    One after another, those of all epochs: give `fit` the config's `steps_per_epoch`. A batch
+    depends on the seed and its number alone.
 
     Args:
         config: a `Config`.
@@ -257,21 +258,22 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.config = config
         self.videos = videos
-        self.epoch = epoch
+        self.batches_done = epoch * config.steps_per_epoch
 
     def __len__(self):
-        return self.config.steps_per_epoch
+        left = self.config.epochs * self.config.steps_per_epoch - self.batches_done
+        return max(1, left)  # Keras looks at a batch even when all epochs are done
 
     def __getitem__(self, index):
         config = self.config
-        seed = [config.seed, self.epoch, index]
+        batch = self.batches_done + index
+        seed = [config.seed, *divmod(batch, config.steps_per_epoch)]  # the epoch, and its step
         videos = self.videos.draw(config.batch_size, seed)
         x, y = data.shift_frames(videos)  # (batch, frames - 1, height, width, channels) each
         real_mask = np.ones(x.shape[:2], bool)
         if not config.teacher_forcing:
-            batches_done = self.epoch * config.steps_per_epoch + index
             sampling_batches = config.sampling_epochs * config.steps_per_epoch
-            probability = max(0, 1 - batches_done / sampling_batches) if sampling_batches else 0
+            probability = max(0, 1 - batch / sampling_batches) if sampling_batches else 0
             rng = np.random.default_rng([data.SAMPLING, *seed])
             real = rng.random(real_mask[:, config.context :].shape) < probability
             real_mask[:, config.context :] = np.logical_and.accumulate(real, axis=1)
@@ -389,18 +391,17 @@ def train(config, folder, resume=False, log=None):
         for remark in config.remarks():
             print(remark)
         print("The first batch takes longest: the model is compiled for it.", flush=True)
-        batches = Batches(config, training, run.epoch)
-        callbacks = [
-            Validation(config, averaged, validation, run),
-            runs.Watch(run, batches),
-            *trackers.callbacks(log, run.folder, config),
-        ]
         model.fit(
-            devices.share(batches),
+            devices.share(Batches(config, training, run.epoch)),
             shuffle=False,  # all videos are random already, and --resume needs their order
+            steps_per_epoch=config.steps_per_epoch,
             initial_epoch=run.epoch,
             epochs=config.epochs,
-            callbacks=callbacks,
+            callbacks=[
+                Validation(config, averaged, validation, run),
+                runs.Watch(run),
+                *trackers.callbacks(log, run.folder, config),
+            ],
             verbose=1 if sys.stdout.isatty() else 2,  # 2: a line an epoch, in a log file
         )
 

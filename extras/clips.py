@@ -39,6 +39,7 @@ class ArrayFile:
         videos = videos if videos.ndim == 5 else videos[..., None]
         self.videos = videos.swapaxes(0, 1) if frames_first else videos
         count, frames = self.videos.shape[:2]
+        self.digest = f"{self.bytes} bytes: {videos.dtype} {list(videos.shape)}"
         self.shape, self.dtype = (count * frames, *self.videos.shape[2:]), videos.dtype
         starts = frames * np.arange(count)
         self.spans = np.stack([starts, starts + frames], axis=1)  # (videos, 2)

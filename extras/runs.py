@@ -243,7 +243,7 @@ class Run:
         self.epoch, self.rows = 0, []
         self.here = environment()
         if clips is not None:
-            self.here["clips"] = getattr(clips, "digest", config.data)
+            self.here["clips"] = clips.digest
         print(f"{self.here['backend']} on {', '.join(self.here['devices'])}")
         self.initial = None
         if resume:
@@ -267,7 +267,7 @@ class Run:
         planned = read_config(self.folder, type(self.config))
         for field in dataclasses.fields(planned):
             theirs, ours = getattr(planned, field.name), getattr(self.config, field.name)
-            if theirs != ours and field.name != "epochs":
+            if theirs != ours and field.name not in ("epochs", "data"):  # clips may have moved
                 raise InputError(
                     f"{self.folder} was started with {field.name} {theirs}, and now it is {ours}: "
                     "only epochs may change"
@@ -275,8 +275,8 @@ class Run:
         last = read_json(self.folder / "environment.json", list)[-1]
         if last.get("clips") != self.here.get("clips"):
             raise InputError(
-                f"{self.config.data} has changed since {self.folder} was started: its run cannot "
-                "go on with it. Restore it, or start another run from its weights: "
+                f"{self.config.data} has changed since {self.folder} was started, or is another "
+                "file: restore it, or start another run from its weights: "
                 f"--init {self.folder} --run OTHER"
             )
 
@@ -424,26 +424,24 @@ class Watch(keras.callbacks.Callback):
 
     Args:
         run: a `Run`.
-        batches: the `train.Batches` that `fit` is given; it is told each epoch.
     """
 
     async_safe = True  # Keras then does not wait for each batch before it starts the next
 
-    def __init__(self, run, batches):
+    def __init__(self, run):
         super().__init__()
         self.run = run
-        self.batches = batches
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.batches.epoch = epoch
+        self.done = 0  # steps since the first, which waits for the model to be compiled
 
     def on_train_batch_end(self, batch, logs):
-        done, steps = self.run.epoch * len(self.batches), self.run.config.epochs * len(self.batches)
-        if batch == 0:  # compiled by now
+        if self.done == 0:
             self.started = time.monotonic()
-        elif batch == TIMED_STEPS and self.batches.epoch == self.run.epoch:
-            minutes = (time.monotonic() - self.started) / batch * (steps - done - batch) / 60
+        elif self.done == TIMED_STEPS:
+            epochs = self.run.config.epochs - self.run.epoch
+            left = epochs * self.run.config.steps_per_epoch - self.done
+            minutes = (time.monotonic() - self.started) / self.done * left / 60
             print(f"\nabout {minutes:.0f} minutes to go, and the validation after each epoch")
+        self.done += 1
         if self.run.asked_to_stop():
             raise KeyboardInterrupt
         self.run.check_finite(logs["loss"])

@@ -45,6 +45,10 @@ class ConvolutionMuon(keras.optimizers.Muon):
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
             average.assign(momentum * average + (1 - momentum) * variable)
 
+    def finalize_variable_values(self, var_list):
+        # Also of layers that were frozen after the model was compiled
+        super().finalize_variable_values(self._trainable_variables)
+
 
 @keras.saving.register_keras_serializable("next_frame")
 class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):

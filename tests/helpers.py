@@ -146,7 +146,7 @@ def interrupt_before_step(step):
 
     class Interrupting(runs.Watch):
         def on_train_batch_begin(self, batch, logs=None):
-            if self.batches.epoch * len(self.batches) + batch == step:
+            if self.run.epoch * self.run.config.steps_per_epoch + self.done == step:
                 raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:

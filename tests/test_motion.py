@@ -60,7 +60,9 @@ def test_block_matching_finds_where_a_digit_came_from(dy, dx, negative):
     frame, previous_frame = digit_at(8 - dy, 20 - dx, height=48), digit_at(8, 20, height=48)
     if negative:
         frame, previous_frame = 1 - frame, 1 - previous_frame
-    vertical, horizontal = np.split(array(motion.block_matching(frame, previous_frame, 4)), 2, axis=-1)
+    vertical, horizontal = np.split(
+        array(motion.block_matching(frame, previous_frame, 4)), 2, axis=-1
+    )
     assert vertical.shape == horizontal.shape == (1, 12, 16, 9)
     for probability, displacement in ((vertical, dy), (horizontal, dx)):
         np.testing.assert_allclose(probability.sum(axis=-1), 1, rtol=1e-5)
@@ -115,7 +117,9 @@ def test_the_history_has_each_displacement_of_a_digit_that_moves(negative):
 def test_warp_undoes_what_block_matching_measures():
     """Both mean the same by a displacement: where a pixel came from."""
     previous_frame, frame = digit_at(20, 16), digit_at(23, 14)
-    measured = array(motion.block_matching(frame, previous_frame, 4))[0, 8:10, 6:8].mean(axis=(0, 1))
+    measured = array(motion.block_matching(frame, previous_frame, 4))[0, 8:10, 6:8].mean(
+        axis=(0, 1)
+    )
     everywhere = np.broadcast_to(measured, (1, 64, 64, 18)).astype("float32")
     warped = array(motion.warp(previous_frame, *np.split(everywhere, 2, axis=-1)))
     assert np.square(warped - frame).sum() < 0.05 * np.square(previous_frame - frame).sum()

@@ -64,13 +64,10 @@ def test_fit_by_hand_gives_the_weights_of_a_run(quick_run):
     keras.utils.set_random_seed(QUICK.seed)
     model = train.build_model(QUICK)
     train.compile_model(model, QUICK)
-    batches = batches_of(QUICK)
-
-    def start_epoch(epoch, logs):
-        batches.epoch = epoch
-
-    callback = keras.callbacks.LambdaCallback(on_epoch_begin=start_epoch)
-    model.fit(batches, epochs=QUICK.epochs, shuffle=False, verbose=0, callbacks=[callback])
+    steps = QUICK.steps_per_epoch
+    model.fit(
+        batches_of(QUICK), steps_per_epoch=steps, epochs=QUICK.epochs, shuffle=False, verbose=0
+    )
     assert_same_weights(model, quick_run / "last.keras")  # Keras ends with the averages
 
 
@@ -134,7 +131,11 @@ def test_the_end_can_be_postponed_until_the_learning_rates_fall(
 
 def test_a_run_goes_on_with_its_own_config_alone(quick_run):
     """Also from Python, and the field is named that differs."""
-    changes = [("muon_learning_rate", 1e-4), ("loss", "binary_crossentropy"), ("steps_per_epoch", 1)]
+    changes = [
+        ("muon_learning_rate", 1e-4),
+        ("loss", "binary_crossentropy"),
+        ("steps_per_epoch", 1),
+    ]
     for name, value in changes:
         config = dataclasses.replace(QUICK, epochs=8, **{name: value})
         with pytest.raises(InputError, match=f"was started with {name} .*only epochs may change"):
@@ -399,7 +400,9 @@ def test_the_motion_has_a_loss_in_training_where_it_is_measured(change):
         assert motion_loss == pytest.approx(0, abs=1e-4 * error)
     else:
         assert motion_loss > 0.01 * error
-        half = train.build_model(replace(config, motion_weight=config.architecture.motion_weight / 2))
+        half = train.build_model(
+            replace(config, motion_weight=config.architecture.motion_weight / 2)
+        )
         half.set_weights(model.get_weights())
         half(inputs, training=True)
         assert float(sum(half.losses)) == pytest.approx(motion_loss / 2, rel=1e-3)
@@ -514,7 +517,9 @@ def test_resuming_takes_no_other_options(refused, trained_run, tmp_path):
     resume = ["--resume", trained_run]
     for other in (["--preset", "gpu"], ["--run", tmp_path], ["--config", trained_run]):
         assert "no other option than --epochs" in refused(train, *resume, *other)
-    assert "started with batch_size 4, and now it is 9" in refused(train, *resume, "--batch-size", 9)
+    assert "started with batch_size 4, and now it is 9" in refused(
+        train, *resume, "--batch-size", 9
+    )
 
 
 def test_options_prevail_over_the_presets(monkeypatch, tmp_path, script):
