@@ -310,14 +310,11 @@ class Forecaster(NextFrameModel):
 
     def call(self, inputs, training=False):
         predictions, *block_motion = self.unroll(inputs, training)
-        if training and block_motion and self.architecture.motion_weight:
-            videos = inputs["videos"] if isinstance(inputs, dict) else inputs
-            # What the last frame moves to is not known here, and so of a single frame nothing is.
-            loss = ops.cond(
-                ops.shape(videos)[1] > 1,
-                lambda: motion.cross_entropy(videos, block_motion[0][:, :-1]),
-                lambda: ops.zeros((), "float32"),
-            )
+        videos = inputs["videos"] if isinstance(inputs, dict) else inputs
+        has_motion = block_motion and videos.shape[1] != 1  # a single frame shows none
+        if training and has_motion and self.architecture.motion_weight:
+            # What the last frame moves to is not known here.
+            loss = motion.cross_entropy(videos, block_motion[0][:, :-1])
             # Keras sums all losses in its floatx.
             self.add_loss(ops.cast(self.architecture.motion_weight * loss, keras.config.floatx()))
         return predictions

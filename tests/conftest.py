@@ -4,10 +4,10 @@ import sys
 import time
 
 import pytest
-
-from extras import cli
-import train
 from helpers import SMALL, replace
+
+import train
+from extras import cli
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+from helpers import files_in
 from PIL import Image
 
 import animate
 import data
 import predict
 from extras import pictures
-from helpers import files_in
 
 
 def video(frames=5, seed=0):

@@ -10,11 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import SMALL, replace
 
 import data
 import predict
 import train
-from helpers import SMALL, replace
 
 BENCHMARKS = Path(train.__file__).parent / "benchmarks"
 on_tensorflow = keras.backend.backend() == "tensorflow"

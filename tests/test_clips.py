@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import prepare
 
 import data
 from extras import clips
 from extras.cli import InputError
-from helpers import prepare
 
 VIDEOS = data.EvaluationVideos("test", frames=6, size=32)[np.arange(3)]
 

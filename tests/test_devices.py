@@ -15,12 +15,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import QUICK, SMALL, array, load_checkpoint, log_of, log_without_times, options
 
 import data
 import model as models
 import train
 from extras import cli, devices, runs
-from helpers import QUICK, SMALL, array, load_checkpoint, log_of, log_without_times, options
 
 ROOT = Path(train.__file__).parent
 FOUR_DEVICES = {

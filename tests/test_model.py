@@ -7,13 +7,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import SMALL, array, replace
 
 import data
 import model as models
 import train
 from extras import runs
 from extras.cli import InputError
-from helpers import SMALL, array, replace
 
 CONFIGS = {
     "forecaster": SMALL,

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers import array
 
 import data
-from helpers import array
 from method import motion
 
 DIGIT = data.to_float(data.load_digits("test")[0])

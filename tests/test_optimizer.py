@@ -6,9 +6,9 @@ import math
 import keras
 import numpy as np
 import pytest
+from helpers import SMALL, array
 
 import train
-from helpers import SMALL, array
 from method.optimizer import make_optimizer
 
 FIRST_STEP = dataclasses.replace(SMALL, warmup_steps=0, average=False, global_clipnorm=0.0)

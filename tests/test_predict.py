@@ -8,6 +8,7 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
+from helpers import QUICK, files_in, prepare, replace
 from skimage.metrics import structural_similarity
 
 import animate
@@ -17,7 +18,6 @@ import predict
 import train
 from extras import runs
 from extras.cli import InputError
-from helpers import QUICK, files_in, prepare, replace
 from method import sprites
 
 

@@ -19,16 +19,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from conftest import TRAINED
+from helpers import QUICK, array, assert_same_run, files_in, load_checkpoint, log_of, options
 from PIL import Image
 
 import data
 import model as models
 import predict
 import train
-from conftest import TRAINED
 from extras import cli, runs
 from extras.cli import Failure, InputError
-from helpers import QUICK, array, assert_same_run, files_in, load_checkpoint, log_of, options
 
 ROOT = Path(train.__file__).parent
 

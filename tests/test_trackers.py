@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
+from helpers import QUICK, options
 
 import train
 from extras import trackers
-from helpers import QUICK, options
 
 TWO_EPOCHS = dataclasses.replace(QUICK, epochs=2)
 

@@ -13,13 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-
-import data
-import model as models
-import train
 from conftest import TRAINED
-from extras import clips, prepared, runs
-from extras.cli import InputError
 from helpers import (
     QUICK,
     SMALL,
@@ -35,6 +29,12 @@ from helpers import (
     options,
     replace,
 )
+
+import data
+import model as models
+import train
+from extras import clips, prepared, runs
+from extras.cli import InputError
 
 ROOT = Path(train.__file__).parent
 
