@@ -145,9 +145,12 @@ def interrupt_before_step(step):
     """Within, training is interrupted, as by Ctrl-C, before the step of that number, from 0 on."""
 
     class Interrupting(runs.Watch):
+        begun = 0
+
         def on_train_batch_begin(self, batch, logs=None):
-            if self.run.epoch * self.run.config.steps_per_epoch + self.done == step:
+            if self.run.epoch * self.run.config.steps_per_epoch + self.begun == step:
                 raise KeyboardInterrupt
+            self.begun += 1
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "Watch", Interrupting)
