@@ -48,6 +48,10 @@ if missing:
     )
 
 
+# Pictures are files here. A notebook hands its own backend to the programs that it starts.
+os.environ["MPLBACKEND"] = "agg"
+
+
 @contextlib.contextmanager
 def quiet():
     """Hold back what libraries write to the error output; show it if they fail, or kill the process.
