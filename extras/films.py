@@ -86,7 +86,9 @@ def open_film(path):
     refuse_text(path)
     try:
         name = f"file:{os.fspath(path)}"  # else a colon in the path ends a protocol's name
-        with av.open(name, options=SAFE, metadata_errors="replace") as film:
+        # Names of songs, say, are in all sorts of encodings; PyAV 19 takes that for granted.
+        lenient = {} if av.__version__ >= "19" else {"metadata_errors": "replace"}
+        with av.open(name, options=SAFE, **lenient) as film:
             stream = film.streams.best("video")
             if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
                 raise InputError(f"{path} holds no moving pictures")
