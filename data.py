@@ -51,7 +51,7 @@ DIGITS_MD5 = {
     "test": "2646ac647ad5339dbf082846283269ea",
 }
 
-# The first number of each seed, so that no two uses draw the same random numbers.
+# The first number of each seed, so that no two sets draw the same random numbers.
 TRAINING, VALIDATION, TEST, SAMPLING = 0, 1, 2, 3  # SAMPLING: see train.py
 EVALUATION_STREAMS = {"validation": VALIDATION, "test": TEST}
 EVALUATION_VIDEOS = 10_000  # in the validation set and in the test set; as in the official file

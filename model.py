@@ -10,7 +10,7 @@ that same loop with a different answer to one question: is the next input the re
 model's own prediction?
 
 - `KerasExample` is the stack that the Keras site shows, without its leak.
-- `Forecaster` is a U of such stacks, for videos of any kind.
+- `Forecaster` is a U of residual ConvLSTM2D stacks, for videos of any kind.
 
 Both are Keras models: `compile`, `fit`, `evaluate`, `predict`, `save` and `export` work as usual.
 """
@@ -138,7 +138,7 @@ def conv2d(filters, kernel, strides, name, activation, dtype):
 class Architecture:
     """The size of a model; the defaults are those of the shipped weights."""
 
-    # Each field is an option of train.py, with the line below it as its help; pydantic checks it.
+    # Each field but `channels` is an option of train.py, with the line below it as its help.
     channels: tyro.conf.Fixed[Literal[1, 3]] = 1
     """Of a frame: 1 grey, 3 colour. Follows from the data."""
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
@@ -245,7 +245,7 @@ class Forecaster(NextFrameModel):
         encoder_filters, filters = architecture.encoder_filters, architecture.filters
         coarse_filters, depths = architecture.coarse_filters, architecture.depths
         motion_units, dtype = architecture.motion_units, architecture.precision
-        # Probabilities of -R..R pixels, vertically, then horizontally; 18 for R = 4.
+        # Logits of -R..R pixels, vertically, then horizontally; 18 for R = 4.
         self.motion_channels = 2 * (2 * architecture.motion_radius + 1)
 
         def convolution(filters, kernel, strides, name, activation="silu"):

@@ -10,9 +10,10 @@
 After the context the model sees nothing but its own predictions; the real frames are used for
 scores alone. Written to the output folder:
 
-    predictions.npz   context, truth: as the data has them; prediction: float32; all three (videos,
-                      frames, height, width, channels), in the data's unit. range: what black and
-                      white are in that unit. indices: which videos they are.
+    predictions.npz   context, truth: as the data has them, uint8 in 0..255 or floats; prediction:
+                      float32 in [0, 1]; all three (videos, frames, height, width, channels). Of
+                      data that was prepared with --range all are in its unit, and range says what
+                      black and white are there. indices: which videos they are.
     scores.json       a list that each call that scores adds an entry to, the newest last: what was
                       forecast, when and by which command, each score for each predicted frame,
                       and the means; the same for copying the last frame of the context

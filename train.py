@@ -1,6 +1,6 @@
 """Train a next-frame model on Moving MNIST or on your own clips, on a GPU or on a laptop's CPU.
 
-    python train.py --preset tiny                      a first look, in a minute or two
+    python train.py --preset tiny                      a first look, in two minutes
     python train.py                                    an hour on two CPU cores
     KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
     python train.py --filters 96 --run runs/mine       any hyperparameter is an option
@@ -9,9 +9,9 @@
     python train.py --config runs/mine --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own predictions,
-as it must when it forecasts. At first it is helped ("scheduled sampling", Bengio et al. 2015): each
-later frame is real with probability p, which falls from 1 to 0 over the first `sampling_epochs`;
-after a video's first predicted frame all are predicted. Gradients flow through the predictions that
+as it must when it forecasts. At first it is helped ("scheduled sampling", Bengio et al. 2015): the
+frame after a real one is real with probability p, which falls from 1 to 0 over the first
+`sampling_epochs`; after a video's first predicted frame all are predicted. Gradients flow through the predictions that
 are fed back. Four masks over time (# real, . predicted):
 
     p = 1        ###################
@@ -99,7 +99,7 @@ class Config:
     adam_learning_rate: pydantic.PositiveFloat = 1e-3
     """Of Adam, for the first layer, the heads, biases and norms (1e-3: Kingma and Ba 2015)."""
     sampling_epochs: pydantic.NonNegativeInt = 4
-    """Epochs in which the probability that a frame beyond the context is real falls to 0."""
+    """Epochs in which the probability falls to 0 that after a real frame the next is real, too."""
     seed: int = pydantic.Field(0, ge=0, lt=2**32)
     """Initial weights, training videos and scheduled sampling follow from it."""
     validation_videos: Count = 200
@@ -152,7 +152,7 @@ class Config:
                     )
 
     def remarks(self):
-        """Sentences on what this config hardly means."""
+        """Sentences on what somebody with this config probably did not intend."""
         if not self.teacher_forcing and self.sampling_epochs >= self.epochs:
             yield (
                 f"WARNING: with {self.epochs} epochs and --sampling-epochs {self.sampling_epochs} "
@@ -246,7 +246,7 @@ class Batches(keras.utils.PyDataset):
     """Training batches: ({"videos": x, "real_mask": which frames to use}, y).
 
     One after another, those of all epochs: give `fit` the config's `steps_per_epoch`. A batch
-    depends on the seed and its number alone.
+    depends on the config and its number alone.
 
     Args:
         config: a `Config`.
