@@ -24,7 +24,7 @@ class ArrayFile:
 
     def __init__(self, path, frames_first=False):
         self.path = path
-        remedy = f"prepare it first: python prepare.py {shlex.quote(str(path))} {shlex.quote(f'{path}.prepared')}"
+        remedy = how_to_prepare(path)
         try:
             videos = np.lib.format.open_memmap(path, mode="r")  # runs no code that a file holds
         except Exception:  # what a damaged file raises depends on the damage
@@ -74,9 +74,12 @@ def open_clips(path):
         return prepared.Prepared(path)
     if path.suffix.lower() == ".npy":
         return ArrayFile(path)
-    raise InputError(
-        f"{path} is no prepared file; prepare it first: python prepare.py {shlex.quote(str(path))} {shlex.quote(f'{path}.prepared')}"
-    )
+    raise InputError(f"{path} is no prepared file; {how_to_prepare(path)}")
+
+
+def how_to_prepare(path):
+    """The line to type for a file that is not prepared yet."""
+    return f"prepare it first: {shlex.join(['python', 'prepare.py', str(path), f'{path}.prepared'])}"
 
 
 def split_clips(spans, frames):

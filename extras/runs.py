@@ -259,8 +259,10 @@ class Run:
                 self.initial = load_model(config.init)
         if devices.process == 0:
             cli.make_folder(self.folder)
-            for leftover in self.folder.rglob(f"{cli.UNFINISHED}*"):  # of a run that was killed
-                leftover.unlink()
+            # What a killed run left. Deeper folders may be those of other runs.
+            for place in (self.folder, self.folder / "samples"):
+                for leftover in place.glob(f"{cli.UNFINISHED}*"):
+                    leftover.unlink()
 
     def check_resume(self):
         """Raise an InputError unless the folder's run can go on with this config and these clips."""
