@@ -3,6 +3,7 @@
     python animate.py                         four validation videos, shipped weights
     python animate.py --sprites 2             the same, each frame taken apart into two sprites
     python animate.py runs/cpu --seed 7       a run of yours, other videos
+    python animate.py runs/cpu --beside runs/tiny       two models beside each other
     python animate.py --data test --count 10 --format mp4
     python animate.py --page                  and a page with a frame slider: outputs/index.html
 
@@ -39,26 +40,28 @@ class Arguments:
         default_factory=lambda: predict.Request(data="validation", seed=0)
     )
     """What to forecast."""
+    beside: tuple[Path, ...] = ()
+    """Other models, whose forecasts of the same videos stand at the right."""
     format: Literal["gif", "mp4"] = "gif"
     """mp4 is smaller."""
     page: bool = False
     """Write index.html as well: all of it on one page, frame by frame."""
 
 
-def side_by_side(context, truth, prediction, words=("real", "context", "predicted")):
-    """One video's frames as pictures: the real video at the left, the predicted at the right.
+def side_by_side(context, truth, predictions, words=("real", "context")):
+    """One video's frames as pictures: the real video at the left, forecasts at its right.
 
     Args:
-        context, truth, prediction: (frames, height, width, channels), uint8 or float in [0, 1].
-            Where the truth has ended, the left side is blank.
-        words: what stands above them; the Spanish notebook has others.
+        context, truth: (frames, height, width, channels), uint8 or float in [0, 1]. Where the truth
+            has ended, the left side is blank.
+        predictions: one or more, by the name that stands above each; shaped as the truth.
+        words: what stands above the real frames and the context; the Spanish notebook has others.
 
     Returns:
         uint8 array (context + predicted frames, picture height, picture width, 3).
     """
-    context_frames, horizon = len(context), len(prediction)
+    context_frames, horizon = len(context), len(next(iter(predictions.values())))
     real = [*context, *truth] + [None] * (horizon - len(truth))
-    shown = [*context, *prediction]
     scale = max(1, PICTURE // max(context.shape[1:3]))
     height, width = pictures.enlarge(context[0], scale, pictures.REAL_COLOUR).shape[:2]
     header, gap = 28, 8
@@ -66,19 +69,23 @@ def side_by_side(context, truth, prediction, words=("real", "context", "predicte
 
     frames = []
     for n in range(context_frames + horizon):
-        predicted = n >= context_frames
-        colour = pictures.PREDICTED_COLOUR if predicted else pictures.REAL_COLOUR
-        number = f"{n - context_frames + 1}/{horizon}" if predicted else f"{n + 1}/{context_frames}"
-        image = Image.new("RGB", (2 * width + gap, header + height), "white")
+        step = n - context_frames  # of the forecast, from 0
+        columns = [(words[0], real[n], pictures.REAL_COLOUR)]  # a label, a frame, its colour
+        for name, prediction in predictions.items():
+            if step < 0:
+                label = f"{words[1]} {n + 1}/{context_frames}"
+                columns.append((label, context[n], pictures.REAL_COLOUR))
+            else:
+                label = f"{name[:24]} {step + 1}/{horizon}"
+                columns.append((label, prediction[step], pictures.PREDICTED_COLOUR))
+        image = Image.new("RGB", (len(columns) * (width + gap) - gap, header + height), "white")
         draw = ImageDraw.Draw(image)
-        draw.text((2, header / 2), words[0], pictures.REAL_COLOUR, font, anchor="lm")
-        label = f"{words[2] if predicted else words[1]} {number}"
-        draw.text((width + gap + 2, header / 2), label, colour, font, anchor="lm")
-        if real[n] is not None:
-            left = pictures.enlarge(real[n], scale, pictures.REAL_COLOUR)
-            image.paste(Image.fromarray(left), (0, header))
-        right = pictures.enlarge(shown[n], scale, colour)
-        image.paste(Image.fromarray(right), (width + gap, header))
+        for column, (label, frame, colour) in enumerate(columns):
+            left = column * (width + gap)
+            draw.text((left + 2, header / 2), label, colour, font, anchor="lm")
+            if frame is not None:
+                picture = pictures.enlarge(frame, scale, colour)
+                image.paste(Image.fromarray(picture), (left, header))
         frames.append(np.asarray(image))
     return np.stack(frames)
 
@@ -109,43 +116,50 @@ def write_mp4(path, frames):
         )
 
 
-def animate(request, model, config, format="gif", with_page=False):
+def animate(request, models, config, format="gif", with_page=False):
     """Forecast what a `Request` names, and draw it.
 
     Args:
-        request, model: a `predict.Request`, and its model.
-        config: the `train.Config` of the model.
+        request: a `predict.Request`.
+        models: its model, and others to stand beside it: path -> model.
+        config: the `train.Config` of its model.
         format: "gif" or "mp4".
-        with_page: write index.html, too, which shows GIFs.
+        with_page: write index.html, too, which shows the GIFs of a single model.
 
     Returns:
         Paths of the animations.
     """
     request, videos, _, indices = predict.open_request(request, config, usual_count=4)
-    parts = zip(*predict.forecast(model, videos, indices, request))
-    context, truth, prediction = (np.concatenate(part) for part in parts)
-    model_path = Path(request.model)
-    if model_path.name in ("best.keras", "last.keras"):
-        model_path = model_path.parent  # a run's weights go by the name of its folder
+    context, truth = np.split(videos[indices], [request.context], axis=1)
+    predictions = {}
+    for path, model in models.items():
+        parts = predict.forecast(model, videos, indices, request)
+        # (videos, horizon, height, width, channels)
+        predictions[model_name(path)] = np.concatenate([prediction for *_, prediction in parts])
     sprites = f"-sprites-{request.sprites}" if request.sprites else ""
-    name = f"{short_name(model_path)}{sprites}-{short_name(request.data)}"
+    name = f"{'-and-'.join(predictions)}{sprites}-{short_name(request.data)}"
+    if len(models) == 1:
+        predictions = {"predicted": predictions.popitem()[1]}
     write = {"gif": write_gif, "mp4": write_mp4}[format]
     outputs = [request.out / f"{name}-{index:04d}.{format}" for index in indices]
     for path in outputs:
-        cli.refuse_input(path, request.data, request.model)
+        cli.refuse_input(path, request.data, *models)
     stills = []
-    for path, *video in zip(outputs, context, truth, prediction):
-        frames = side_by_side(*video)
+    for n, path in enumerate(outputs):
+        frames = side_by_side(
+            context[n], truth[n], {name: videos[n] for name, videos in predictions.items()}
+        )
         stills.append(frames[-1])
         write(path, frames)
         print(path)
     path = request.out / f"{name}-film-strip.png"
     with atomic_write(path) as temporary:
-        pictures.forecast_strip(context, truth, prediction).save(temporary)
+        pictures.forecast_strip(context, truth, predictions).save(temporary)
     print(path)
     if with_page:
         path = request.out / "index.html"
         milliseconds = {"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST}
+        (prediction,) = predictions.values()
         page.write_page(
             path, context, truth, prediction, outputs, stills, predict.score, milliseconds
         )
@@ -153,9 +167,16 @@ def animate(request, model, config, format="gif", with_page=False):
     return outputs
 
 
+def model_name(path):
+    """What a model is called: a run's weights go by the name of its folder."""
+    return short_name(path.parent if path.name in ("best.keras", "last.keras") else path)
+
+
 def short_name(path):
     """The last part of a path, without our own endings, cut to what fits into a file's name."""
-    name = Path(path).name.removesuffix(".keras").removesuffix(".npy")
+    name = Path(path).name
+    for ending in (".keras", ".npy", ".prepared"):
+        name = name.removesuffix(ending)
     return name.encode()[:60].decode(errors="ignore")
 
 
@@ -164,11 +185,15 @@ def main():
         Arguments, description=__doc__.split("\n\n")[0], config=(tyro.conf.OmitArgPrefixes,)
     )
     request = arguments.request
-    if arguments.format == "mp4" and arguments.page:
-        raise InputError("--page shows GIFs: leave --format mp4 out")
+    paths = [request.model, *arguments.beside]
+    if arguments.page and (arguments.format == "mp4" or arguments.beside):
+        raise InputError("--page shows GIFs of one model: leave --format mp4 and --beside out")
+    if len(set(map(model_name, paths))) < len(paths):
+        raise InputError("--beside: name other models, in folders of other names")
     cli.make_folder(request.out)
-    model, config = runs.load_model(request.model), predict.config_of(request.model)
-    animate(request, model, config, arguments.format, arguments.page)
+    models = {path: runs.load_model(path) for path in paths}
+    config = predict.config_of(request.model)
+    animate(request, models, config, arguments.format, arguments.page)
 
 
 if __name__ == "__main__":

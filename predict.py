@@ -225,7 +225,14 @@ def open_request(request, config, usual_count):
         videos, value_range: as from `open_videos`.
         indices: which videos to forecast, integers (count,).
     """
-    request = complete(request, config)
+    asked, request = request, complete(request, config)
+    trained = config.context, config.frames - config.context
+    shown = request.context, request.horizon
+    if asked.context is asked.horizon is None and trained != shown:
+        print(
+            f"{request.model} was trained on {trained[0]} + {trained[1]} frames, and these are "
+            f"{shown[0]} + {shown[1]}: for the former --context {trained[0]} --horizon {trained[1]}"
+        )
     videos, value_range = open_videos(request, config)
     indices = choose_indices(len(videos), request.count, request.seed, usual_count)
     return request, videos, value_range, indices

@@ -69,23 +69,27 @@ def film_strip(rows, labels, scale=1):
     return image
 
 
-def forecast_strip(context, truth, prediction, labels=("real", "predicted")):
+def forecast_strip(context, truth, predictions, real="real"):
     """A film strip of forecasts: real frames, and the predicted ones below those they predict.
 
     Args:
-        context, truth, prediction: (videos, frames, height, width, channels), uint8 or
-            float in [0, 1]; the truth may have fewer frames than the prediction.
-        labels: words for the rows of real and of predicted frames.
+        context, truth: (videos, frames, height, width, channels), uint8 or float in [0, 1]; the
+            truth may have fewer frames than the predictions.
+        predictions: one or more, by the name of their rows; shaped as the truth.
+        real: the name of the rows of real frames.
 
     Returns:
         A PIL image.
     """
     rows = []
-    for given, real, predicted in zip(context, truth, prediction):
-        rows.append([(frame, REAL_COLOUR) for frame in (*given, *real)])
-        rows[-1] += [None] * (len(predicted) - len(real))
-        rows.append([None] * len(given) + [(frame, PREDICTED_COLOUR) for frame in predicted])
-    return film_strip(rows, len(context) * list(labels))
+    for n, (given, later) in enumerate(zip(context, truth)):
+        real_frames = [(frame, REAL_COLOUR) for frame in (*given, *later)]
+        rows.append(real_frames)
+        for prediction in predictions.values():
+            gap = [None] * len(given)
+            rows.append(gap + [(frame, PREDICTED_COLOUR) for frame in prediction[n]])
+        real_frames += [None] * (len(rows[-1]) - len(real_frames))
+    return film_strip(rows, len(context) * [real, *predictions])
 
 
 def error_map(truth, prediction):

@@ -392,7 +392,8 @@ class Run:
         if devices.process > 0:
             return
         with atomic_write(sample_path(self.folder, epoch)) as path:
-            pictures.forecast_strip(*samples).save(path)
+            context, truth, prediction = samples
+            pictures.forecast_strip(context, truth, {"predicted": prediction}).save(path)
         with atomic_write(self.folder / "last.keras") as path:
             averaged.save(path)
         if best:

@@ -345,7 +345,7 @@ forecasts = {
 }
 ours, better = forecasts["trained here"], forecasts["shipped"]
 print("contexts", contexts.shape, "-> predictions", ours.shape)
-pictures.forecast_strip(contexts[:1], truths[:1], ours[:1], labels=("real", "predicted"))
+pictures.forecast_strip(contexts[:1], truths[:1], {"predicted": ours[:1]})
 
 # %% [markdown]
 # The farther ahead, the more blurred. The blur has a reason: the error is squared, and if a digit
@@ -370,12 +370,10 @@ compare(truths[0], ("ours", ours[0]), ("shipped", better[0]))
 
 # %%
 rows = []
-for context, truth, *predictions in zip(contexts[:2], truths, ours, better):
-    left, right = (  # (frames, height, width, 3) each
-        animate.side_by_side(context, truth, prediction, words=("real", "context", name))
-        for prediction, name in zip(predictions, ("trained here", "shipped"))
-    )
-    rows.append(np.concatenate([left, right[:, :, right.shape[2] // 2 :]], axis=2))
+for context, truth, mine, published in zip(contexts[:2], truths, ours, better):
+    predictions = {"trained here": mine, "shipped": published}
+    # (frames, height, width, 3)
+    rows.append(animate.side_by_side(context, truth, predictions, words=("real", "context")))
 play("my-forecast.gif", np.concatenate(rows, axis=1), "Real videos beside forecasts of both models")
 
 # %% [markdown]

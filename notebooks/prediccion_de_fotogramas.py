@@ -360,7 +360,7 @@ forecasts = {
 }
 ours, better = forecasts["entrenado aquí"], forecasts["incluido"]
 print("contextos", contexts.shape, "-> predicciones", ours.shape)
-pictures.forecast_strip(contexts[:1], truths[:1], ours[:1], labels=("real", "predicción"))
+pictures.forecast_strip(contexts[:1], truths[:1], {"predicción": ours[:1]})
 
 # %% [markdown]
 # Cuanto más lejano en el tiempo, más borroso. Y tiene su explicación: el error se eleva al
@@ -387,12 +387,10 @@ compare(truths[0], ("el nuestro", ours[0]), ("el incluido", better[0]))
 
 # %%
 rows = []
-for context, truth, *predictions in zip(contexts[:2], truths, ours, better):
-    left, right = (  # (fotogramas, alto, ancho, 3) cada uno
-        animate.side_by_side(context, truth, prediction, words=("real", "contexto", name))
-        for prediction, name in zip(predictions, ("entrenado aquí", "incluido"))
-    )
-    rows.append(np.concatenate([left, right[:, :, right.shape[2] // 2 :]], axis=2))
+for context, truth, mine, published in zip(contexts[:2], truths, ours, better):
+    predictions = {"entrenado aquí": mine, "incluido": published}
+    # (fotogramas, alto, ancho, 3)
+    rows.append(animate.side_by_side(context, truth, predictions, words=("real", "contexto")))
 play("mi-prediccion.gif", np.concatenate(rows, axis=1), "Vídeos reales junto a los predichos")
 
 # %% [markdown]

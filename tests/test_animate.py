@@ -20,7 +20,7 @@ def video(frames=5, seed=0):
 
 def test_context_and_forecast_are_told_apart():
     context, truth, prediction = video(3), video(2, seed=1), video(2, seed=2)
-    frames = animate.side_by_side(context, truth, prediction)
+    frames = animate.side_by_side(context, truth, {"predicted": prediction})
     assert frames.dtype == np.uint8 and frames.shape[0] == 5 and frames.shape[3] == 3
     height, width = frames.shape[1:3]
     half = (width - 8) // 2
@@ -36,7 +36,7 @@ def test_context_and_forecast_are_told_apart():
 
 
 def test_without_truth_the_real_side_is_blank():
-    frames = animate.side_by_side(video(3), video(1), video(2))
+    frames = animate.side_by_side(video(3), video(1), {"predicted": video(2)})
     width = frames.shape[2] // 2 - 8
     assert (frames[3, 40:, :width] < 255).any()
     assert (frames[4, 40:, :width] == 255).all()
@@ -44,7 +44,7 @@ def test_without_truth_the_real_side_is_blank():
 
 
 def test_gif_loops_and_keeps_its_pixels(tmp_path):
-    frames = animate.side_by_side(video(3), video(2, seed=1), video(2, seed=2))
+    frames = animate.side_by_side(video(3), video(2, seed=1), {"predicted": video(2, seed=2)})
     animate.write_gif(tmp_path / "a.gif", frames)
     gif = Image.open(tmp_path / "a.gif")
     assert gif.n_frames == 5 and gif.info["loop"] == 0
@@ -93,12 +93,30 @@ def test_script_writes_an_animation_for_each_video_and_one_strip(script, trained
     assert np.abs(first.astype(int) - expected).max() < 24
 
 
-def test_forecasts_of_two_models_stand_beside_each_other(script, trained_run, tmp_path):
+def test_two_models_beside_each_other_and_one_after_the_other(
+    script, refused, trained_run, tmp_path
+):
+    one, other = tmp_path / "rate-0.1", tmp_path / "rate-0.2"
     arguments = ["--count", 1, "--context", 1, "--horizon", 1, "--out", tmp_path / "out"]
-    for name in ("rate-0.1", "rate-0.2"):
-        shutil.copytree(trained_run, tmp_path / name)
-        assert script(animate, tmp_path / name, *arguments)[0] == 0
-    assert len(list((tmp_path / "out").glob("*.gif"))) == 2
+    for run in (one, other):
+        shutil.copytree(trained_run, run)
+        assert script(animate, run, *arguments)[0] == 0
+    assert len(list((tmp_path / "out").glob("*.gif"))) == 2  # none took the other's name
+    assert script(animate, one, "--beside", other, *arguments)[0] == 0
+    (path,) = (tmp_path / "out").glob("rate-0.1-and-rate-0.2-*.gif")
+    three, two = (
+        Image.open(gif).width for gif in (path, next((tmp_path / "out").glob("rate-0.1-v*.gif")))
+    )
+    assert three - 8 == (two - 8) / 2 * 3 + 8
+    assert "other names" in refused(animate, one, "--beside", one, *arguments)
+    assert "--beside" in refused(animate, one, "--beside", other, "--page", *arguments)
+
+
+def test_a_run_says_that_it_was_trained_on_other_lengths(script, trained_run, tmp_path):
+    _, output, _ = script(animate, trained_run, "--count", 1, "--out", tmp_path)
+    assert "--context 3 --horizon 3" in output
+    _, output, _ = script(animate, trained_run, "--count", 1, "--horizon", 3, "--out", tmp_path)
+    assert "--context 3" not in output
 
 
 def test_mp4(script, trained_run, tmp_path):

@@ -38,7 +38,7 @@ def written(tmp_path_factory):
     prediction = data.to_float(truth[:, ::-1])
     gifs, stills = [], []
     for n in range(2):
-        frames = animate.side_by_side(context[n], truth[n], prediction[n])
+        frames = animate.side_by_side(context[n], truth[n], {"predicted": prediction[n]})
         gifs.append(path.with_name(f"clips-{n}.gif"))
         stills.append(frames[-1])
         animate.write_gif(gifs[-1], frames)

@@ -33,7 +33,7 @@ def test_predicted_frames_stand_below_those_that_they_predict():
     context, truth, prediction = (
         np.stack([video(n, seed)]) for n, seed in ((3, 0), (2, 1), (4, 2))
     )
-    strip = np.asarray(pictures.forecast_strip(context, truth, prediction))
+    strip = np.asarray(pictures.forecast_strip(context, truth, {"predicted": prediction}))
     tile_height, tile_width, gap, margin = 12 + 4, 16 + 4, 2, 80
     assert strip.shape == (2 * (tile_height + gap) + gap, margin + 7 * (tile_width + gap), 3)
 
