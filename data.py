@@ -351,7 +351,7 @@ def main():
     cli.make_folder(arguments.out)
 
     digits = load_digits("train")
-    videos = make_videos(digits, 3, arguments.seed)
+    videos = TrainingVideos().draw(3, [arguments.seed])
     x, y = shift_frames(videos)
     for name, array, meaning in [
         ("digits", digits, "MNIST's training digits"),

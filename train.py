@@ -204,6 +204,20 @@ PRESETS = {
         sampling_epochs=3,
         cooldown=0.4,
     ),
+    # The layers of the next preset with a quarter of the filters, trained to forecast: in closed
+    # loop, on squared error, at a higher rate. Two CPU cores take a quarter of an hour.
+    "keras-small": Config(
+        model="keras-example",
+        architecture=models.Architecture(layers=((16, 5), (16, 3), (16, 1))),
+        batch_size=5,
+        steps_per_epoch=180,
+        epochs=5,
+        sampling_epochs=3,
+        muon_learning_rate=0.0,
+        adam_learning_rate=1e-2,
+        warmup_steps=30,
+        cooldown=0.6,
+    ),
     # keras.io/examples/vision/conv_lstm: 64 filters a layer, batches of 5, Adam, cross-entropy,
     # teacher forcing, 900 videos an epoch, 20 epochs. (It also stops early, and lowers the learning
     # rate, when the validation loss stops improving. That is left out here.)
@@ -390,6 +404,8 @@ def train(config, folder, resume=False, log=None):
         )
         for remark in config.remarks():
             print(remark)
+        if architecture.precision == "float32" and devices.computes_bfloat16() and not resume:
+            print("On this CPU --precision mixed_bfloat16 trains the cpu preset 1.4 times as fast.")
         print("The first batch takes longest: the model is compiled for it.", flush=True)
         model.fit(
             devices.share(Batches(config, training, run.epoch)),

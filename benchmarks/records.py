@@ -35,6 +35,7 @@ if __name__ == "__main__":
     start.load_keras()  # quietly, and first of all
 
 import floor
+import matplotlib
 import matplotlib.figure
 import numpy as np
 import tracks
@@ -166,6 +167,7 @@ def describe(name, path, model, out):
 def draw_errors(records, count, path):
     figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
     frames = np.arange(1, HORIZON + 1)
     for name, record in records.items():
         label = f"{name}: {record['mean']['mse']:.1f}"

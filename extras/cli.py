@@ -92,20 +92,34 @@ def stop_politely():
     def note(number, _):
         asked.set()
         signal.signal(number, signal.default_int_handler)
-        os.write(2, b"\nstopping after this step; once more to stop at once\n")
+
+    def answer():
+        # At once, by a thread of its own: Python calls `note` only when the step, which may take
+        # half a minute, has returned to it.
+        if os.read(reading, 1):
+            os.write(2, b"\nstopping after this step; once more to stop at once\n")
 
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield asked.is_set
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    wakeup_before = signal.set_wakeup_fd(writing)  # each signal now writes a byte there
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, note)
+    thread = threading.Thread(target=answer)
+    thread.start()
     try:
         yield asked.is_set
     finally:
+        signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(writing)  # ends the thread
+        thread.join()
+        os.close(reading)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import dataclasses
 import os
 import sys
 import traceback
+from pathlib import Path
 
 import keras
 
@@ -101,6 +102,17 @@ def list_devices():
             "JAX cannot use the devices that JAX_PLATFORMS names: unset it to take those that are "
             f"there. {error}"
         ) from None
+
+
+def computes_bfloat16():
+    """Whether this CPU multiplies in bfloat16 faster than in float32; only known on Linux."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    # Intel's AVX512_BF16 alone, without AMX, was slower than float32 (benchmarks/README.md).
+    amd = "AuthenticAMD" in text and "avx512_bf16" in text
+    return list_devices()[0].startswith("cpu") and (amd or "amx_bf16" in text)
 
 
 def connect(coordinator, process_id, process_count):

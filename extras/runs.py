@@ -91,7 +91,7 @@ def load_model(path):
 
 def copy_averaged_weights(model, averaged):
     """Give a model the moving averages of the weights of another one, which is in training."""
-    optimizer = model.optimizer
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # in float16
     values = [ops.convert_to_numpy(variable) for variable in model.variables]
     if optimizer.use_ema:
         place = {id(variable): n for n, variable in enumerate(model.variables)}
@@ -334,7 +334,8 @@ class Run:
             return
         load_checkpoint(model, self.folder / CHECKPOINT)
         steps = int(ops.convert_to_numpy(model.optimizer.iterations))
-        self.epoch = steps // self.config.steps_per_epoch
+        # Rounded up: steps that the scaling of float16's loss has skipped are not counted.
+        self.epoch = -(-steps // self.config.steps_per_epoch)
         self.rows = read_log(self.folder, self.epoch)
         rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
         if self.rows and not np.isclose(rate, float(self.rows[-1]["learning_rate"]), rtol=0.01):

@@ -63,8 +63,9 @@ class NextFrameModel(keras.Model):
     remat = False  # True: gradient checkpointing, less memory for more computation
 
     def __init__(self, architecture, **kwargs):
-        # The layers within have a precision of their own.
-        super().__init__(**{"dtype": "float32", **kwargs})
+        # Each layer within says its own precision, and videos stay float32. Keras reads the model's
+        # to know whether the loss must be scaled, as float16 needs.
+        super().__init__(**{"dtype": architecture.precision, "autocast": False, **kwargs})
         self.architecture = architecture
         # TensorFlow's own kernels are several times faster than XLA's on a CPU, and XLA takes
         # minutes to compile a video's gradient. JAX has nothing but XLA.

@@ -241,7 +241,7 @@ def test_what_nohup_ignores_stays_ignored():
     assert python("-c", code) == (0, "None\n", "")
 
 
-def test_the_first_ctrl_c_asks_and_the_second_interrupts():
+def test_the_first_ctrl_c_is_answered_at_once_and_the_second_interrupts(capfd):
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -251,6 +251,7 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts():
                 signal.raise_signal(getattr(signal, first))
                 assert asked()
                 signal.raise_signal(getattr(signal, first))
+            assert capfd.readouterr().err.count("stopping after this step") == 1
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
