@@ -142,7 +142,7 @@ class Architecture:
     channels: tyro.conf.Fixed[Literal[1, 3]] = 1
     """Of a frame: 1 grey, 3 colour. Follows from the data."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Number format of the inner layers: bfloat16, or float16 where the GPU has no other, takes less
+    """Number format of the inner layers: bfloat16, or float16 where a GPU has no other, takes less
     memory; heads and measured motion are always float32."""
 
     # Of `KerasExample`

@@ -1,6 +1,7 @@
 """Train a next-frame model on Moving MNIST or on your own clips, on a GPU or on a laptop's CPU.
 
     python train.py --preset tiny                      a first look, in two minutes
+    python train.py --preset keras-small               the Keras site's stack, in 15 minutes
     python train.py                                    an hour on two CPU cores
     KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
     python train.py --filters 96 --run runs/mine       any hyperparameter is an option
@@ -9,10 +10,10 @@
     python train.py --config runs/mine --run runs/again     repeat a run
 
 Training is in closed loop: the model reads ten real frames and goes on from its own predictions,
-as it must when it forecasts. At first it is helped ("scheduled sampling", Bengio et al. 2015): the
-frame after a real one is real with probability p, which falls from 1 to 0 over the first
-`sampling_epochs`; after a video's first predicted frame all are predicted. Gradients flow through the predictions that
-are fed back. Four masks over time (# real, . predicted):
+as it must when it forecasts. At first some later frames are real, too ("scheduled sampling", Bengio
+et al. 2015): each is real with probability p, which falls from 1 to 0 over the first
+`sampling_epochs`; after a video's first predicted frame all are predicted. Gradients flow through
+the predictions that are fed back. Four masks over time (# real, . predicted):
 
     p = 1        ###################
     p = 0.8      #################..
@@ -300,15 +301,13 @@ def open_sets(config):
     Returns:
         training: has `draw(count, seed)`, as `data.TrainingVideos` has.
         validation: videos, to be indexed by an array of numbers.
-        channels: those of a frame.
-        opened: the file, as `clips.open_clips` returns it; None: Moving MNIST.
+        digest: tells these clips from others; None: Moving MNIST.
     """
     if config.data == data.MOVING_MNIST:
         options = config.digits_per_video, config.frames, config.size
-        return data.TrainingVideos(*options), data.EvaluationVideos("validation", *options), 1, None
+        return data.TrainingVideos(*options), data.EvaluationVideos("validation", *options), None
     opened = clips.open_clips(config.data)
-    training, validation = clips.training_sets(opened, config.frames)
-    return training, validation, opened.shape[-1], opened
+    return *clips.training_sets(opened, config.frames), opened.digest
 
 
 def rollout_error(forecast, videos, context):
@@ -386,10 +385,11 @@ def train(config, folder, resume=False, log=None):
     """
     config.check()
     trackers.check_installed(log)
-    training, validation, channels, opened = open_sets(config)
+    training, validation, digest = open_sets(config)
+    channels = validation[[0]].shape[-1]  # of (1, frames, height, width, channels)
     architecture = dataclasses.replace(config.architecture, channels=channels)
     config = dataclasses.replace(config, architecture=architecture)
-    with runs.Run(folder, config, resume, opened) as run:
+    with runs.Run(folder, config, resume, digest) as run:
         keras.utils.set_random_seed(config.seed)
         model = build_model(config)
         with devices.alone():

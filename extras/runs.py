@@ -226,7 +226,7 @@ class Run:
         folder: new, or with `resume` the folder of a run.
         config: a `train.Config`; with `resume` it may differ from the run's in `epochs` alone.
         resume: go on with the run that is there.
-        clips: what `clips.open_clips` returns; None: Moving MNIST.
+        digest: tells its clips from others; None: Moving MNIST.
 
     Attributes:
         epoch: how many epochs are done.
@@ -236,14 +236,14 @@ class Run:
         InputError: the folder cannot be used, or holds a run that is not to be resumed.
     """
 
-    def __init__(self, folder, config, resume, clips):
+    def __init__(self, folder, config, resume, digest):
         self.folder = Path(folder)
         self.config = config
         self.resume = resume
         self.epoch, self.rows = 0, []
         self.here = environment()
-        if clips is not None:
-            self.here["clips"] = clips.digest
+        if digest is not None:
+            self.here["clips"] = digest
         print(f"{self.here['backend']} on {', '.join(self.here['devices'])}")
         self.initial = None
         if resume:
