@@ -11,25 +11,24 @@ if __name__ == "__main__":
     from extras import start  # noqa: F401
 
 import dataclasses
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from extras import arrays, cli, films, finding, pictures
-from extras.cli import Failure, InputError, atomic_write
+from extras.blocks import state
+from extras.cli import InputError, atomic_write
+from extras.finding import LEFT_OUT
 from extras.prepared import Prepared, Writer, is_prepared
 from extras.values import Values, ask_for_range, fit, is_coloured, to_grey
 
 SMALLEST, LARGEST = 7, 2**13  # pixels of a frame's side; SSIM's window has 7
 LARGE = 256  # pixels; larger frames take long to train on
 MANY_LINES = 12
-LEFT_OUT = "left out: "  # how a line begins on what cannot be read
-RESERVE = 2**28  # bytes of the disk that stay free
 SHEET_CLIPS, SHEET_PIXELS = 8, 128
 SOFTWARE = "prepare.py"  # what a sheet says of itself, so that it may be replaced
 
@@ -84,7 +83,7 @@ def prepare(sources, out, options=Options(), like=None):
 
     Raises:
         InputError: the sources cannot be read, an option does not fit, or files would be lost.
-        Failure: the disk is full.
+        OSError: the disk is full.
     """
     sources, out = [Path(source) for source in sources], Path(out)
     found = [(source, finding.find_files(source)) for source in sources]
@@ -97,9 +96,9 @@ def prepare(sources, out, options=Options(), like=None):
             read_source(source, files, options, writer, is_pressed) for source, files in found
         ]
         ask_for_range(sources, all_values)
-        if len(writer.ends) == 1:
+        if not writer.names:
             lines = [line for source in writer.sources for line in source["lines"]]
-            reasons = [line.removeprefix(LEFT_OUT) for line in lines if line.startswith(LEFT_OUT)]
+            reasons = [line.partition(LEFT_OUT)[2] for line in lines if line.startswith(LEFT_OUT)]
             raise InputError("; ".join(reasons[:3]) or "there are no frames")
         height, width, channels = writer.frames.shape[1:]
         writer.value_range = options.value_range or (0, 1)
@@ -128,22 +127,21 @@ def check_options(options, endings):
     Raises:
         InputError: an option makes no sense, or there is nothing that it is for.
     """
-    size, value_range, fps = options.size, options.value_range, options.fps
+    size, axes = options.size, options.axes and options.axes.upper()
     if size is not None:
         size = tuple(size) * 2 if len(size) == 1 else tuple(size)
         if len(size) != 2 or min(size) < SMALLEST or max(size) > LARGEST:
             raise InputError(f"--size: give HEIGHT WIDTH, each from {SMALLEST} to {LARGEST}")
     if options.stride is not None and options.stride < 1:
         raise InputError(f"--stride {options.stride}: give N, 1 or more, to keep every Nth frame")
-    if fps is not None and not 0 < fps <= 1000:
-        raise InputError(f"--fps {fps:g}: give frames a second, above 0 and up to 1000")
-    if fps is not None and endings.isdisjoint((*films.FILMS, ".gif", ".png", ".webp")):
+    if options.fps is not None and not 0 < options.fps <= 1000:
+        raise InputError(f"--fps {options.fps:g}: give frames a second, above 0 and up to 1000")
+    if options.fps and endings.isdisjoint((*films.FILMS, ".gif", ".png", ".webp")):
         raise InputError("--fps is for films and animations, which have times: use --stride")
-    if value_range is not None and not 0 < value_range[1] - value_range[0] < np.inf:
-        given = " ".join(f"{value:g}" for value in value_range)
-        raise InputError(f"--range {given}: give LOW and HIGH, of which LOW is below HIGH")
-    axes = options.axes and options.axes.upper()
-    if axes and (set(axes) - set("NTHWC") or len(set(axes)) < len(axes) or not {*"HW"} <= {*axes}):
+    low, high = options.value_range or (0, 1)
+    if not 0 < high - low < np.inf:
+        raise InputError(f"--range {low:g} {high:g}: give LOW and HIGH, of which LOW is below HIGH")
+    if axes and not ({*"HW"} <= {*axes} <= {*"NTHWC"} and len({*axes}) == len(axes)):
         raise InputError(f"--axes {axes}: give {arrays.LETTERS}; H and W are needed")
     for name in ("axes", "variable", "select"):
         if getattr(options, name) and endings.isdisjoint(arrays.ARRAYS):
@@ -155,32 +153,27 @@ def check_options(options, endings):
 
 def inherit(options, others):
     """`Options`, and where they say nothing those of a prepared file, a dict."""
-    for name, value in others.items():
-        colours = name in ("grey", "colour") and (options.grey or options.colour)
-        if getattr(options, name) in (None, False) and not colours:
-            value = tuple(value) if isinstance(value, list) else value
-            options = dataclasses.replace(options, **{name: value})
-    return options
+    if options.grey or options.colour:
+        others = others | {"grey": False, "colour": False}
+    missing = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in others.items()
+        if getattr(options, name) in (None, False) and value
+    }
+    return dataclasses.replace(options, **missing)
 
 
 def sheet_of(out):
     return out.with_name(f"{out.name}.png")
 
 
-def is_sheet(path):
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return picture.info.get("Software") == SOFTWARE
-    except OSError:
-        return False
-
-
 def check_out(out, found):
     """Raise an InputError if writing `out` would cost a file, or make it a part of a source."""
     if out.is_dir() or out.exists() and not is_prepared(out):
         raise InputError(f"{out} is there, and is no prepared file: name another one to write")
-    if sheet_of(out).exists() and not is_sheet(sheet_of(out)):
-        raise InputError(f"{sheet_of(out)} is there, and would be replaced: name another OUT")
+    sheet = sheet_of(out)
+    if sheet.exists() and not (sheet.is_file() and SOFTWARE.encode() in sheet.read_bytes()):
+        raise InputError(f"{sheet} is there, and would be replaced: name another OUT")
     above = [place for place in (out.resolve(), *out.resolve().parents) if place.exists()]
     for source, files in found:
         folders = {file.parent for file in files} if source.is_dir() else set()
@@ -208,19 +201,19 @@ def read_source(source, files, options, writer, is_pressed):
         notes.setdefault(line, dict.fromkeys([name]))[name] = None
 
     of_arrays = {"axes": options.axes, "variable": options.variable, "select": options.select or ()}
-    streams = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
-    for name, paths, blocks in streams:
+    clips = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
+    for name, paths, blocks in clips:
         before = [state(path) for path in paths]
         keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
+        stride = options.stride or 1
         part, parts, length = name, 1, 0
-        for block in until_unreadable(blocks, note):
+        for block in blocks:
             if is_pressed():
                 raise KeyboardInterrupt
             if block.new_clip and length:
                 writer.end_clip(part)
                 parts, length = parts + 1, 0
                 part = f"{name} [{parts}]"
-            stride = options.stride or 1
             frames = block.frames[-length % stride :: stride]
             length += len(block.frames)
             if len(frames):
@@ -229,17 +222,18 @@ def read_source(source, files, options, writer, is_pressed):
         writer.end_clip(part)
         if before != [state(path) for path in paths]:
             raise InputError(f"{name} has changed while it was read: start again when it is whole")
-    lengths = np.diff(writer.ends)[first_clip:]
-    lines = [*describe(lengths, writer), *values.describe(options.value_range)]
-    for line, of_files in sorted(notes.items(), key=lambda item: not item[0].startswith(LEFT_OUT)):
+    lines = [*describe(np.diff(writer.ends)[first_clip:], writer)]
+    lines += values.describe(options.value_range)
+    for line, of_files in notes.items():
         first, *others = of_files
         where = f"{first}{f' and {len(others)} others' * bool(others)}: "
         lines.append(where * (first is not None and len(files) > 1) + line)
+    lines.sort(key=lambda line: not line.startswith(LEFT_OUT))
     if len(lines) > MANY_LINES:
         lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
     writer.sources.append({"path": str(source), "lines": lines})
     show_progress(1, writer)
-    if values.levels:
+    if len(writer.names) > first_clip or values.need_range:
         print(f"{source}:", *lines, sep="\n  ")
     return values
 
@@ -263,22 +257,7 @@ def write(frames, name, keeps_colour, options, values, writer):
         frames = to_grey(frames)
     elif options.colour:
         frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
-    if shutil.disk_usage(writer.path.parent).free < RESERVE + frames.nbytes:
-        raise Failure(f"the disk of {writer.path} is full: make room, or name another place")
     writer.append(frames)
-
-
-def until_unreadable(blocks, note):
-    """Yield `Block`s, and note why no more can be read."""
-    try:
-        yield from blocks
-    except InputError as error:
-        note(f"{LEFT_OUT}{error}")
-
-
-def state(file):
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def describe(lengths, writer):

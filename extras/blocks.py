@@ -1,22 +1,22 @@
-"""What every reader of files yields, and what none of them reads."""
+"""What every reader of files yields, what none of them reads, and how a change is noticed."""
 
-import codecs
-import dataclasses
+import os
+import re
+from typing import NamedTuple
 
 import numpy as np
 
 from extras.cli import InputError
 
 
-@dataclasses.dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Frames that follow each other, in the data's own numbers.
 
     Attributes:
         frames: (n, height, width, channels) with 1 or 3 channels: uint8, bool, another integer
             dtype, float32 or float64. Missing data is NaN in floats.
         new_clip: the first of these frames does not follow the last block's last frame. The first
-            block of a source needs none.
+            block of a file needs none.
     """
 
     frames: np.ndarray
@@ -33,11 +33,13 @@ def refuse_text(path):
         raise InputError(
             f"{path} is a Git LFS pointer and not the file itself: fetch it by git lfs pull"
         )
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start).lstrip("\ufeff")
-    except UnicodeDecodeError:
-        return
-    if all(letter.isprintable() or letter.isspace() for letter in text):
-        page = text.lstrip().lower().startswith(("<!doctype html", "<html"))
+    if not re.search(rb"[\0-\x08\x0e-\x1f]", start):  # which text has not, whatever its encoding
+        page = re.match(rb"\W*(!doctype )?html", start, re.IGNORECASE)
         what = "a web page: download the file itself" if page else "text, whatever its name says"
         raise InputError(f"{path} is {what}")
+
+
+def state(file):
+    """What tells that a file, a path or a descriptor, has been written to: its size and time."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns

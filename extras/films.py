@@ -15,6 +15,7 @@ The frames of a film pass through five generators:
 import collections
 import contextlib
 import functools
+import math
 import os
 import statistics
 import warnings
@@ -67,13 +68,6 @@ def read_film(path, note, size=None, fps=None):
         frames = timed(decoded(film, stream, note), film, stream, note)
         pictures = shown(chosen(frames, fps, note), path, stream, size, note)
         yield from in_blocks(pictures, path)
-
-
-def film_length(path):
-    """About how many frames a film has, as its header says; None if it does not."""
-    with open_film(path) as (film, stream):
-        seconds = (film.duration or 0) / 1e6
-        return stream.frames or round(seconds * (stream.average_rate or 0)) or None
 
 
 @contextlib.contextmanager
@@ -251,43 +245,28 @@ def is_animation(path):
         return False
 
 
-def read_animation(path, note, size=None, fps=None):
-    """Yield the frames of an animated GIF, WebP or PNG in RGB; see `read_film`."""
+def read_animation(path, note, fps=None):
+    """Yield the frames of an animated GIF, WebP or PNG in RGB, a `Block` each; see `read_film`."""
 
     def timed():
-        read = 0
-        try:
-            with open_picture(path) as picture:
-                for frame in ImageSequence.Iterator(picture):
-                    # An animated PNG may begin with a picture for programs that show no others.
-                    if frame.tell() == 0 and "default_image" in frame.info:
-                        continue
-                    image = over_black(frame)
-                    if size:
-                        height, width = covering(image.height, image.width, size)
-                        refuse_large(path, width, height)
-                        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        with open_picture(path) as picture:
+            for frame in ImageSequence.Iterator(picture):
+                # An animated PNG may begin with a picture for programs that show no others.
+                if frame.tell() > 0 or "default_image" not in frame.info:
+                    image = np.asarray(over_black(frame))  # first, for WebP tells times then
                     seconds = min(frame.info.get("duration", 0) / 1000, LONGEST)
                     # Browsers show 10 ms and less as 100 ms.
-                    yield np.asarray(image), seconds if seconds > 0.01 else 0.1, False
-                    read += 1
-        except InputError as error:
-            if not read:
-                raise
-            note(f"it ends after {read} frames: {error}")
+                    yield image, seconds if seconds > 0.01 else 0.1, False
 
-    yield from in_blocks(chosen(timed(), fps, note), path)
+    for frame, new_clip in chosen(timed(), fps, note):
+        yield Block(frame[None], new_clip)
 
 
-def read_picture(path):
-    """Read a still.
+def read_picture(path, note):
+    """Yield the `Block` of a still; of several pictures in its file the first is read.
 
-    Args:
-        path: a file with one of the endings PICTURES; of several pictures in it the first is read.
-
-    Returns:
-        Array (height, width, 1 or 3): uint8 in 0..255; of a grey picture with more than 8 bits
-        uint16, int32 or float32 in its own numbers. (Of such a coloured one Pillow reads 8.)
+    Frames (1, height, width, 1 or 3) are uint8 in 0..255; of a grey picture with more than 8 bits
+    uint16, int32 or float32 in its own numbers. (Of such a coloured one Pillow reads 8.)
 
     Raises:
         InputError: it cannot be read.
@@ -298,7 +277,7 @@ def read_picture(path):
             grey = picture.mode in ("1", "L") and not picture.has_transparency_data
             picture = picture.convert("L") if grey else over_black(picture)
         pixels = np.asarray(picture)
-        return pixels.reshape(*pixels.shape[:2], -1)
+        yield Block(pixels.reshape(1, *pixels.shape[:2], -1))
 
 
 @contextlib.contextmanager
@@ -329,33 +308,24 @@ def over_black(picture):
 
 
 def chosen(frames, fps, note):
-    """(frame, seconds until the next frame, new_clip) -> (frame, new_clip)."""
-    return sampled(frames, fps) if fps else all_of(frames, note)
+    """(frame, seconds until the next frame, new_clip) -> (frame, new_clip).
 
-
-def sampled(frames, fps):
-    """Of every 1 / fps seconds of a clip the frame that is shown in their middle.
-
-    There the jitter of time stamps changes nothing.
+    With `fps`, of every 1 / fps seconds of a clip the frame that is shown in their middle, where
+    the jitter of time stamps changes nothing; else every frame, and a note if they are uneven.
     """
+    distances, seconds_before = collections.Counter(), None
     elapsed, taken, begins = 0.0, 0, False
     for frame, seconds, new_clip in frames:
         if new_clip:
             elapsed, taken, begins = 0.0, 0, True
-        elapsed += seconds
-        while (taken + 0.5) / fps < elapsed:
-            yield frame, begins
-            taken, begins = taken + 1, False
-
-
-def all_of(frames, note):
-    """Every frame, and a note if their distances are uneven."""
-    distances, seconds_before = collections.Counter(), None
-    for frame, seconds, new_clip in frames:
-        yield frame, new_clip
-        if seconds_before and not new_clip:
+        elif seconds_before and not fps:
             distances[max(round(seconds_before, 4), 1e-4)] += 1
-        seconds_before = seconds
+        seconds_before, elapsed = seconds, elapsed + seconds
+        until = math.ceil(elapsed * fps - 0.5) if fps else taken + 1
+        for _ in range(taken, until):
+            yield frame, begins
+            begins = False
+        taken = until
     # GIF has times in hundredths of a second, so frames of 1/30 second take 3, 3 and 4 of them.
     if distances and max(distances) - min(distances) > 0.1 * min(distances) + 0.011:
         ((usual, _),) = distances.most_common(1)

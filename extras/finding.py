@@ -1,16 +1,17 @@
 """Files and folders -> clips, each with the reader that its files need."""
 
 import contextlib
+import functools
 import itertools
 import os
 
 from extras import arrays, films
-from extras.blocks import Block
 from extras.cli import InputError
 from extras.names import natural, order_frames
 from extras.prepared import is_prepared
 
 ENDINGS = (*films.FILMS, *films.PICTURES, *arrays.ARRAYS)
+LEFT_OUT = "left out: "  # how a note on what cannot be read begins
 
 
 def find_files(source):
@@ -58,59 +59,52 @@ def clips(files, root, note, size=None, fps=None, **of_arrays):
     Raises:
         InputError: two files are the same frame.
     """
-
-    def relative(path):
-        return os.path.relpath(path, root)
-
-    def about(name):
-        return lambda line: note(line, name)
-
+    read_film = functools.partial(films.read_film, size=size, fps=fps)
+    read_animation = functools.partial(films.read_animation, fps=fps)
+    read_arrays = functools.partial(arrays.read_arrays, **of_arrays)
     for folder, in_folder in itertools.groupby(files, lambda file: file.parent):
-        stills, fields = [], []
+        frames = {films.read_picture: [], read_arrays: []}  # reader -> files of one frame each
+        clips = []  # (files that follow each other, their reader)
         for file in in_folder:
-            name, ending = relative(file), file.suffix.lower()
-            if ending in films.FILMS:
-                yield name, [file], films.read_film(file, about(name), size, fps)
-            elif ending in arrays.ARRAYS:
-                fields.append(file)
+            ending = file.suffix.lower()
+            if ending in arrays.ARRAYS:
+                frames[read_arrays].append(file)
+            elif ending in films.FILMS:
+                clips.append(([file], read_film))
             elif films.is_animation(file):
-                yield name, [file], films.read_animation(file, about(name), size, fps)
+                clips.append(([file], read_animation))
             else:
-                stills.append(file)
-        if not _are_frames(fields, of_arrays):
-            for file in fields:
-                name = relative(file)
-                yield name, [file], arrays.read_arrays(file, about(name), **of_arrays)
-            fields = []
-        for frames, read in ((stills, _still), (fields, arrays.read_arrays)):
-            options = of_arrays if read == arrays.read_arrays else {}
-            in_order = order_frames(frames, note)
-            for clip in in_order:
-                name = relative(folder if len(in_order) == 1 < len(clip) else clip[0])
-                yield name, clip, _one_after_another(clip, note, read, options)
+                frames[films.read_picture].append(file)
+        if not _holds_one_frame(frames[read_arrays], read_arrays):
+            clips += [([file], read_arrays) for file in frames.pop(read_arrays)]
+        for reader, of_frames in frames.items():
+            clips += [(clip, reader) for clip in order_frames(of_frames, note)]
+        readers = [reader for _, reader in clips]
+        for clip, reader in clips:
+            is_folder = readers.count(reader) == 1 < len(clip)
+            name = os.path.relpath(folder if is_folder else clip[0], root)
+            about = functools.partial(note, name=name) if len(clip) == 1 else note
+            read = functools.partial(reader, note=about)
+            yield name, clip, _one_after_another(clip, read, note)
 
 
-def _are_frames(files, of_arrays):
-    """Whether the first of these files that can be read holds one frame."""
+def _holds_one_frame(files, reader):
+    """Whether the first of these files that can be read does."""
     for file in files:
-        blocks = arrays.read_arrays(file, lambda line: None, **of_arrays)
         with contextlib.suppress(InputError):
-            return [len(block.frames) for block in itertools.islice(blocks, 2)] == [1]
+            blocks = itertools.islice(reader(file, note=lambda line: None), 2)
+            return [len(block.frames) for block in blocks] == [1]
     return False
 
 
-def _still(file, note):
-    yield Block(films.read_picture(file)[None])
-
-
-def _one_after_another(clip, note, read, options):
-    """The `Block`s of files of one frame each; a file that cannot be read ends a clip."""
-    new_clip = True
+def _one_after_another(clip, read, note):
+    """The `Block`s of files that follow each other; one that cannot be read ends a clip."""
+    new_clip = False
     for file in clip:
         try:
-            for block in read(file, note, **options):
-                yield Block(block.frames, new_clip)
+            for n, block in enumerate(read(file)):
+                yield block if n else block._replace(new_clip=new_clip)
                 new_clip = False
         except InputError as error:
-            note(f"left out: {error}")
+            note(f"{LEFT_OUT}{error}")
             new_clip = True

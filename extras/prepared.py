@@ -14,10 +14,12 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 
 import numpy as np
 
+from extras.blocks import state
 from extras.cli import InputError, atomic_write
 
 VERSION = 1
@@ -43,22 +45,19 @@ class _Disk(io.FileIO):
 
     def write(self, content):
         rest = memoryview(content)
-        with self._errors_kept():
+        try:
             while rest and not self.error:
                 rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
         return len(content)
 
     def truncate(self, size):
-        with self._errors_kept():
-            super().truncate(size)
-        return size
-
-    @contextlib.contextmanager
-    def _errors_kept(self):
         try:
-            yield
+            super().truncate(size)
         except OSError as error:
             self.error = error
+        return size
 
     def check(self):
         if self.error:
@@ -113,40 +112,37 @@ class Writer:
                 channels. The file becomes coloured with the first coloured frames, and float32
                 with the first of these; frames before them are converted.
         """
-        if self.frames is None:
-            self._create(frames.shape[1:], frames.dtype)
-        else:
-            channels = max(self.frames.shape[-1], frames.shape[-1])
-            dtype = np.promote_types(self.frames.dtype, frames.dtype)
-            if (channels, dtype) != (self.frames.shape[-1], self.frames.dtype):
+        narrow = self.frames
+        channels, dtype = frames.shape[-1], frames.dtype
+        if narrow is not None:
+            channels = max(channels, narrow.shape[-1])
+            dtype = np.promote_types(dtype, narrow.dtype)
+        if narrow is None or (channels, dtype) != (narrow.shape[-1], narrow.dtype):
+            if narrow is not None:
                 self._file.move("frames", "narrow")
-                narrow = self.frames
-                self._create((*frames.shape[1:3], channels), dtype)
+            shape = (*frames.shape[1:3], channels)
+            self.frames = self._file.create_dataset(
+                "frames",
+                (0, *shape),
+                dtype,
+                maxshape=(None, *shape),
+                chunks=(max(1, CHUNK_BYTES // (dtype.itemsize * math.prod(shape))), *shape),
+                fletcher32=True,
+            )
+            self._digest = hashlib.sha256()
+            if narrow is not None:
                 for chunk in narrow.iter_chunks():
                     self._add(narrow[chunk])
                 del self._file["narrow"]  # HDF5 uses its place for what follows
         self._add(frames)
         self._disk.check()
 
-    def _create(self, shape, dtype):
-        frame_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
-        self.frames = self._file.create_dataset(
-            "frames",
-            (0, *shape),
-            dtype,
-            maxshape=(None, *shape),
-            chunks=(max(1, CHUNK_BYTES // frame_bytes), *shape),
-            fletcher32=True,
-        )
-        self._digest = hashlib.sha256()
-
     def _add(self, frames):
         if frames.dtype != self.frames.dtype:
             frames = np.float32(frames) / 255
         count = len(self.frames)
-        frames = np.ascontiguousarray(
-            np.broadcast_to(frames, (len(frames), *self.frames.shape[1:]))  # grey to all channels
-        )
+        frames = np.broadcast_to(frames, (len(frames), *self.frames.shape[1:]))  # grey: to all
+        frames = np.ascontiguousarray(frames)
         self.frames.resize(count + len(frames), axis=0)
         self.frames[count:] = frames
         self._digest.update(frames)
@@ -242,7 +238,7 @@ class Prepared:
             ):
                 raise ValueError("clips and frames do not fit")
         self._frames, self._process = frames, os.getpid()
-        self._state = self._file_state()
+        self._state = state(file.id.get_vfd_handle())
 
     def _dataset(self, file, name, ndim, *dtypes):
         """A dataset, if it is stored as `Writer` does. One in chunks has no parts in other files."""
@@ -260,10 +256,6 @@ class Prepared:
         ):
             raise ValueError(f"{name} is not as prepare.py writes it")
         return dataset
-
-    def _file_state(self):
-        status = os.fstat(self._frames.file.id.get_vfd_handle())
-        return status.st_size, status.st_mtime_ns
 
     @contextlib.contextmanager
     def _failing_in_one_line(self):
@@ -293,6 +285,6 @@ class Prepared:
         with self._failing_in_one_line():
             frames = self._frames[start:stop]
         # HDF5 reads zeros, without an error, where a file has been cut short meanwhile.
-        if self._file_state() != self._state:
+        if state(self._frames.file.id.get_vfd_handle()) != self._state:
             raise InputError(f"{self.path} has changed since it was opened: start again")
         return frames

@@ -7,11 +7,11 @@ from PIL import Image
 
 from extras.cli import InputError
 from extras.films import covering
+from method.errors import ROUNDING
 
 TINT = 8 / 255  # by how much compression may tint what is grey
 LUMA = np.float32([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601), as in Pillow
-ROUNDING = 1e-4  # by how much floats may leave [0, 1]
-FEW_LEVELS = 8
+FAINT = 0.04  # what spans less of the range from black to white is warned of
 
 
 @dataclasses.dataclass
@@ -22,7 +22,6 @@ class Values:
         least, greatest: numpy scalars, in the data's own numbers.
         missing: how many are NaN.
         outside: how many are outside `value_range`.
-        levels: all numbers that there are, if they are not more than FEW_LEVELS.
         need_range: whether they do not tell by themselves what is black and what is white.
         eight_bits: whether any frames have 8 bits.
     """
@@ -31,7 +30,6 @@ class Values:
     greatest: object = -np.inf
     missing: int = 0
     outside: int = 0
-    levels: set = dataclasses.field(default_factory=set)
     need_range: bool = False
     eight_bits: bool = False
 
@@ -46,33 +44,26 @@ class Values:
             An array of that shape, uint8 in 0..255 if they have 8 bits or are bool, else float32
             in [0, 1].
         """
-        eight_bits = frames.dtype in (np.uint8, bool)
         known = frames
         if frames.dtype.kind == "f" and np.isnan(frames).any():
             known = frames[~np.isnan(frames)]
             self.missing += frames.size - known.size
+        self.eight_bits |= frames.dtype == np.uint8
         low, high = value_range or ((0, 255) if frames.dtype == np.uint8 else (0, 1))
         if known.size:
             least, greatest = known.min(), known.max()
             self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
-            if len(self.levels) <= FEW_LEVELS:
-                others = known
-                for level in self.levels:  # much faster than to sort all numbers
-                    others = others[others != level]
-                self.levels.update(np.unique(others)[: FEW_LEVELS + 1].tolist())
-            if value_range is not None and (least < low or greatest > high):
+            if value_range and (least < low or greatest > high):
                 self.outside += np.count_nonzero((known < low) | (known > high))
-        self.eight_bits |= frames.dtype == np.uint8
-        if value_range is None and not eight_bits:
-            within = known.size == 0 or (least >= -ROUNDING and greatest <= 1 + ROUNDING)
-            self.need_range |= not (
-                frames.dtype.kind == "f" and within and known.size == frames.size
-            )
         if frames.dtype == np.uint8 and (low, high) == (0, 255):
             return frames
-        if eight_bits:
+        if frames.dtype in (np.uint8, bool):
             levels = (np.arange(256) - low) / (high - low)
             return np.round(255 * np.clip(levels, 0, 1)).astype(np.uint8)[frames.view(np.uint8)]
+        if not value_range:
+            within = known.size == 0 or (least >= -ROUNDING and greatest <= 1 + ROUNDING)
+            tells = frames.dtype.kind == "f" and within and known.size == frames.size
+            self.need_range |= not tells
         scaled = frames.astype(np.float64)
         scaled -= low
         scaled /= high - low
@@ -80,29 +71,22 @@ class Values:
         return np.clip(scaled, 0, 1, out=scaled).astype(np.float32)
 
     def describe(self, value_range):
-        """Lines about these numbers, for the user."""
-        if not self.levels:
-            return []
-        line = f"values {text(self.least)} to {text(self.greatest)}"
-        if len(self.levels) <= FEW_LEVELS:
-            levels = " ".join(f"{level:.6g}" for level in sorted(self.levels))
-            line += f" (only the levels {levels}"
-            line += " of 255)" if self.eight_bits and value_range is None else ")"
-        if value_range:
-            line += ", {:.6g} is black and {:.6g} white".format(*value_range)
-        lines = [line]
+        """Yield lines about these numbers, for the user."""
+        if self.least > self.greatest:
+            return  # there are none
+        least, greatest = text(self.least), text(self.greatest)
+        ends = ", {:.6g} is black and {:.6g} white".format(*value_range) if value_range else ""
+        yield f"values {least} to {greatest}{ends}"
         if self.outside:
-            lines.append(f"{self.outside} values are outside: they count as the nearer of the two")
+            yield f"{self.outside} values are outside: they count as the nearer of the two"
         if self.missing:
-            lines.append(f"{self.missing} values are missing (NaN): they are black")
+            yield f"{self.missing} values are missing (NaN): they are black"
         low, high = value_range or ((0, 255) if self.eight_bits else (0, 1))
-        if 0 < float(self.greatest) - float(self.least) < 0.01 * (high - low):
-            lines.append(
-                "WARNING: these values span less than a hundredth of the range from black to "
-                "white; if the least should be black and the greatest white, give --range "
-                f"{text(self.least)} {text(self.greatest)}"
+        if 0 < float(self.greatest) - float(self.least) < FAINT * (high - low):
+            yield (
+                "WARNING: these values span little of the range from black to white; if the least "
+                f"should be black and the greatest white, give --range {least} {greatest}"
             )
-        return lines
 
 
 def ask_for_range(sources, all_values):
@@ -117,15 +101,15 @@ def ask_for_range(sources, all_values):
         )
     least = min((values.least for values in all_values), key=float)
     greatest = max((values.greatest for values in all_values), key=float)
-    missing = sum(values.missing for values in all_values)
     if not least < greatest:
         raise InputError(f"{in_need[0]} has no two different numbers: there is nothing to see")
+    least, greatest = text(least), text(greatest)
+    missing = sum(values.missing for values in all_values)
     raise InputError(
-        f"{in_need[0]} has values from {text(least)} to {text(greatest)}"
+        f"{in_need[0]} has values from {least} to {greatest}"
         + (f", and {missing} are missing (NaN)" if missing else "")
         + ": say which are black and white by --range LOW HIGH, as in "
-        f"--range {text(least)} {text(greatest)} (others count as the nearer of the two, NaN as "
-        "LOW)"
+        f"--range {least} {greatest} (others count as the nearer of the two, NaN as LOW)"
     )
 
 

@@ -1,4 +1,6 @@
-"""The two errors that the scripts turn into one line."""
+"""The two errors that the scripts turn into one line, and what is no error yet."""
+
+ROUNDING = 1e-4  # how far beyond [0, 1] a value may be by rounding
 
 
 class InputError(ValueError):

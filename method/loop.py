@@ -7,9 +7,7 @@ import functools
 import keras
 from keras import ops
 
-from method.errors import InputError
-
-ROUNDING = 1e-4  # how far beyond [0, 1] a value may be by rounding
+from method.errors import ROUNDING, InputError
 
 
 def check_frames(frames):
