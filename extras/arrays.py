@@ -7,6 +7,7 @@ One letter names each axis of an array: N videos, T frames, H height, W width, C
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import re
 import tempfile
@@ -32,7 +33,7 @@ READ_BYTES = 2**27  # what is read at a time at most, where a chunk on the disk 
 LONGEST_AXIS = 2**24  # an axis has so many coordinates at most
 UNPACKED_BYTES = 2**32  # what an .npz file may take on the disk while it is read
 LETTERS = "one letter for each axis: N videos, T frames, H height, W width, C channels"
-MERGED = "expver"  # an axis of ERA5's files: where one member has data, the other has none
+GUESSES = ["HW", "HWC", "THW", "THWC", "TCHW", "NTHW", "NTHWC", "NTCHW", "NCTHW"]
 
 # What people and the CF conventions call the axes
 AXES = {
@@ -41,7 +42,7 @@ AXES = {
     "W": r"w|(\w+_)?(lon|longitude)|n?[xi][_c]?|west_east\w*|cols?|columns?|width",
     "C": r"c|channels?|bands?|rgb|colou?rs?",
     "N": r"n|videos?|clips?|samples?|sequences?|batch",
-    "E": MERGED,
+    "E": "expver",  # of ERA5's files: where one member has data, the other has none
 }
 
 
@@ -138,23 +139,31 @@ def _blocks(array, note, axes, select):
     if array.dtype.kind not in "buif" or min(array.shape) < 1:
         raise InputError(f"it holds {array.dtype} {array.shape}, and frames of numbers are needed")
     members = _select(array, select)
-    free = [n for n in range(len(array.shape)) if n not in members]
-    letters = dict(zip(free, _letters(array, free, axes, note)))
-    axis = {letter: n for n, letter in letters.items() if letter}  # where each letter's axis is
+    axis = _find_axes(array, members, axes, note)
     length = {letter: array.shape[n] for letter, n in axis.items()}
     note(
         " ".join(filter(None, [array.name, "axes", *(f"{x}={length[x]}" for x in length)]))
         + ("" if array.axes or axes else " by its shape; if that is wrong, give --axes")
     )
-    shape = [length.get(letter, 1) for letter in "EHWC"]
-    frame_bytes = max(4, array.dtype.itemsize) * int(np.prod(shape, dtype=object))
+    frame_bytes = max(4, array.dtype.itemsize) * math.prod(length.get(x, 1) for x in "EHWC")
     if frame_bytes > 2 * READ_BYTES:
-        raise InputError(f"its frames of {shape[1]} x {shape[2]} pixels are too large")
-    if array.dtype.itemsize * int(np.prod(array.chunks, dtype=object)) > 2 * READ_BYTES:
+        raise InputError(f"its frames of {length['H']} x {length['W']} pixels are too large")
+    if array.dtype.itemsize * math.prod(array.chunks) > 2 * READ_BYTES:
         raise InputError(f"its chunks of {array.chunks} are too large: store it in smaller ones")
-    times, ends = _times(array, axis, length.get("T", 1), note)
-    rows = slice(None)
-    if _south_first(array, axis):
+
+    times, ends = range(length.get("T", 1)), []
+    known = array.coordinate(array.axes[axis["T"]]) if array.axes and "T" in axis else None
+    if known is not None and len(known) == len(times) and np.isfinite(known).all():
+        times = np.argsort(known, kind="stable")
+        if (np.diff(times) != 1).any():
+            note("frames are put in the order of their times")
+        ends = jumps(known[times].tolist())
+        if ends:
+            others = f" and at {len(ends) - 1} other places" if len(ends) > 1 else ""
+            note(f"times jump after frame {ends[0]}{others}: a clip ends there")
+    rows, name = slice(None), array.axes[axis["H"]] if array.axes else ""
+    latitudes = array.coordinate(name) if "lat" in name.lower() else None
+    if latitudes is not None and latitudes[0] < latitudes[-1]:
         rows = slice(None, None, -1)
         note("rows from south to north are turned, so that north is up")
 
@@ -168,42 +177,35 @@ def _blocks(array, note, axes, select):
             part = times[first : first + together]
             frames = _read(array, axis, {**members, axis.get("N"): video}, part)[:, rows]
             stop = first + len(part)
-            cuts = {first, *range(first, stop, block), *(n for n in ends if first < n < stop), stop}
+            cuts = {*range(first, stop, block), *(n for n in ends if first < n < stop), stop}
             for start, end in itertools.pairwise(sorted(cuts)):
                 new_clip = start == 0 or start in ends
                 yield Block(frames[start - first : end - first], new_clip)
 
 
 def _read(array, axis, members, times):
-    """Read frames of a `Variable`.
+    """Read frames of a `Variable`: (len(times), height, width, channels).
 
     Args:
         array: `Variable`.
         axis: letter of an axis -> its number.
-        members: number of another axis -> the member to read.
+        members: number of another axis -> the member to read; 0 where it says nothing.
         times: the numbers of the frames.
-
-    Returns:
-        Array (len(times), height, width, channels).
     """
     order = [axis[letter] for letter in "ETHWC" if letter in axis]
     rest = [n for n in range(len(array.shape)) if n not in order]
     index = [slice(None)] * len(array.shape)
     for n in rest:
-        member = members.get(n, 0)  # 0: the only one
-        index[n] = slice(member, member + 1)
+        index[n] = slice(members.get(n, 0), members.get(n, 0) + 1)
     if "T" in axis:
         in_order = (np.diff(times) == 1).all()
         index[axis["T"]] = slice(times[0], times[-1] + 1) if in_order else np.array(times)
-    frames = array.read(tuple(index)).transpose(*rest, *order)
-    frames = frames.reshape(frames.shape[len(rest) :])  # [members,] [n,] height, width[, channels]
-    if "E" in axis:
-        merged = frames[0]
-        for member in frames[1:]:
-            merged = np.where(np.isnan(merged), member, merged)
-        frames = merged
-    frames = frames if "T" in axis else frames[None]
-    return frames if "C" in axis else frames[..., None]
+    _, _, *frame = (array.shape[axis[letter]] if letter in axis else 1 for letter in "ETHWC")
+    versions = array.read(tuple(index)).transpose(*rest, *order).reshape(-1, len(times), *frame)
+    frames = versions[0]
+    for other in versions[1:]:
+        frames = np.where(np.isnan(frames), other, frames)
+    return frames
 
 
 def _select(array, select):
@@ -228,43 +230,48 @@ def _members(array, n):
     return [str(value).removesuffix(".0") for value in values]
 
 
-def _letters(array, free, axes, note):
-    """Letters of the axes whose numbers are in `free`; "" for one that has a single member."""
+def _find_axes(array, members, axes, note):
+    """{letter: number of its axis}, of all axes but those of which `members` has one."""
+    free = [n for n in range(len(array.shape)) if n not in members]
     shape = [array.shape[n] for n in free]
-    if axes is not None:
-        if len(axes) != len(shape):
-            raise InputError(f"its shape is {shape}, which --axes {axes} does not fit: {LETTERS}")
-        letters = list(axes)
-    elif not any(array.axes):
-        letters = list(guess_axes(shape))
+    if axes and len(axes) != len(shape):
+        raise InputError(f"its shape is {shape}, which --axes {axes} does not fit: {LETTERS}")
+    if not axes and any(array.axes):
+        found = _letters([array.axes[n].lower() for n in free])
+        unknown = [n for n, letter in zip(free, found) if not letter and array.shape[n] > 1]
+        if unknown:
+            members, name = _members(array, unknown[0]), array.axes[unknown[0]]
+            raise InputError(
+                f"its axis {name} has {len(members)} members, {', '.join(members[:5])} ...: "
+                f"choose one, as by --select {name}={members[0]}, or say by --axes what each "
+                f"of {' '.join(array.axes)} is"
+            )
     else:
-        letters = []
-        for n in free:
-            name = array.axes[n].lower()
-            letter = next((x for x, names in AXES.items() if re.fullmatch(names, name)), "")
-            letters.append("" if letter in letters else letter)
-        for letter in "WH":  # the last two, unless they have names
-            if letter not in letters and "" in letters:
-                letters[len(letters) - 1 - letters[::-1].index("")] = letter
-        for n, letter in zip(free, letters):
-            if not letter and array.shape[n] > 1:
-                members, name = _members(array, n), array.axes[n]
-                raise InputError(
-                    f"its axis {name} has {len(members)} members, {', '.join(members[:5])} ...: "
-                    f"choose one, as by --select {name}={members[0]}, or say by --axes what each "
-                    f"of {' '.join(array.axes)} is"
-                )
-    length = dict(zip(letters, shape))
-    if not {"H", "W"} <= set(letters):
+        found = axes or guess_axes(shape)
+    axis = {letter: n for letter, n in zip(found, free) if letter}
+    length = {letter: array.shape[n] for letter, n in axis.items()}
+    if not {"H", "W"} <= axis.keys():
         raise InputError(f"its shape is {shape}, without height and width: give --axes, {LETTERS}")
     if length.get("C", 1) not in (1, 3):
         raise InputError(f"it has {length['C']} channels: choose one or three of them")
-    if axes is None and length.get("N") == USUAL_FRAMES < length.get("T", 1):
+    if not axes and length.get("N") == USUAL_FRAMES < length.get("T", 1):
         note(
             f"WARNING: it has {length['N']} videos of {length['T']} frames; if these are "
             f"{length['T']} videos of {length['N']} frames, give --axes "
-            + "".join(letters).translate(str.maketrans("NT", "TN"))
+            + "".join(found).translate(str.maketrans("NT", "TN"))
         )
+    return axis
+
+
+def _letters(names):
+    """The letters of axes with these names; "" for one that says nothing."""
+    letters = []
+    for name in names:
+        letter = next((x for x, known in AXES.items() if re.fullmatch(known, name)), "")
+        letters.append("" if letter in letters else letter)
+    for letter in "WH":  # the last two, unless they have names
+        if letter not in letters and "" in letters:
+            letters[len(letters) - 1 - letters[::-1].index("")] = letter
     return letters
 
 
@@ -274,65 +281,36 @@ def guess_axes(shape):
     Raises:
         InputError: they cannot be told from the shape.
     """
-    has_channels = [length in (1, 3) for length in shape]
-    if len(shape) == 2:
-        return "HW"
-    if len(shape) == 3:
-        return "HWC" if has_channels[2] else "THW"
-    if len(shape) == 4:
-        return "THWC" if has_channels[3] else "TCHW" if has_channels[1] else "NTHW"
-    if len(shape) == 5 and has_channels[4]:
-        return "NTHWC"
-    if len(shape) == 5 and has_channels[1] != has_channels[2]:
-        return "NTCHW" if has_channels[2] else "NCTHW"
-    raise InputError(f"its shape is {shape}: say by --axes what that is, {LETTERS}")
-
-
-def _times(array, axis, frames, note):
-    """The numbers of frames in the order of time, and after how many of them time jumps."""
-    times = array.coordinate(array.axes[axis["T"]]) if array.axes and "T" in axis else None
-    if times is None or len(times) != frames or not np.isfinite(times).all():
-        return range(frames), []
-    order = np.argsort(times, kind="stable")
-    if (np.diff(order) != 1).any():
-        note("frames are put in the order of their times")
-    ends = jumps(times[order].tolist())
-    if ends:
-        others = f" and at {len(ends) - 1} other places" if len(ends) > 1 else ""
-        note(f"times jump after frame {ends[0]}{others}: a clip ends there")
-    return order, ends
-
-
-def _south_first(array, axis):
-    name = array.axes[axis["H"]] if array.axes else ""
-    latitudes = array.coordinate(name) if "lat" in name.lower() else None
-    return latitudes is not None and latitudes[0] < latitudes[-1]
+    fit = [
+        letters
+        for letters in GUESSES
+        if len(letters) == len(shape)
+        and ("C" not in letters or shape[letters.index("C")] in (1, 3))
+    ]
+    if not fit or fit == ["NTCHW", "NCTHW"]:
+        raise InputError(f"its shape is {shape}: say by --axes what that is, {LETTERS}")
+    return fit[0]
 
 
 # Files --------------------------------------------------------------------------------------
 
 
 def _open_npy(path, name=""):
-    with open(path, "rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            later = np.lib.format.read_array_header_2_0
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else later
-            shape, _, dtype = read(file)
-        except ValueError:
-            raise InputError("it is no .npy file, or damaged") from None
-    if dtype.hasobject:
+    def mapped():
+        return np.lib.format.open_memmap(path, mode="r")  # runs no code that a file holds
+
+    try:
+        array = mapped()
+    except ValueError as error:
+        if "object" not in str(error):
+            raise
         raise InputError(
             "it is a list of Python objects (dtype object) and no array: save each clip by "
             "np.save, or all of them by np.savez(path, *clips)"
-        )
-
-    def part(index):
-        # Mapped anew each time: what has been read of a map counts as memory in use.
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[index])
-
-    official = path.name == OFFICIAL_NAME and len(shape) == 4
-    return Variable(name, shape, dtype, part, tuple("TNHW") if official else ())
+        ) from None
+    axes = tuple("TNHW") if path.name == OFFICIAL_NAME and array.ndim == 4 else ()
+    # Mapped anew each time: what has been read of a map counts as memory in use.
+    return Variable(name, array.shape, array.dtype, lambda i: np.array(mapped()[i]), axes)
 
 
 def _open_npz(path, stack):
@@ -407,32 +385,31 @@ def _open_netcdf(path, stack):
         _netcdf_variable(variable, group, isinstance(variable.datatype, netCDF4.EnumType))
         for group in groups(stack.enter_context(netCDF4.Dataset(path)))
         for name, variable in group.variables.items()
-        if isinstance(variable.dtype, np.dtype)
-        and variable.dtype.kind in "buif"
-        and name not in variable.dimensions
+        if getattr(variable.dtype, "kind", "") in [*"buif"] and name not in variable.dimensions
     ]
 
 
 def _refuse_other_files(path):
     import h5py
 
-    def elsewhere(name, item):
-        if isinstance(item, h5py.ExternalLink):
-            return f"{name} is a link to another file, {item.filename}: give that one"
-        if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
-            return f"{name} is stored in other files: give these"
-        return None
-
     with h5py.File(path, "r", locking=False) as file:
-        found = file.visititems_links(elsewhere) or file.visititems(elsewhere)
-    if found:
-        raise InputError(found)
+
+        def elsewhere(name, link):
+            item = file[name] if isinstance(link, h5py.HardLink) else link
+            if isinstance(item, h5py.ExternalLink):
+                return f"{name} is a link to another file, {item.filename}: give that one"
+            if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
+                return f"{name} is stored in other files: give these"
+            return None  # and go on
+
+        if found := file.visititems_links(elsewhere):
+            raise InputError(found)
 
 
 def _netcdf_variable(variable, group, is_bool):
     gain, offset, missing, undetect = radar = _radar_numbers(group)
 
-    def part(index):
+    def read(index):
         values = variable[index]
         if np.ma.is_masked(values):
             values = values.astype(np.result_type(values.dtype, np.float32)).filled(np.nan)
@@ -442,30 +419,29 @@ def _netcdf_variable(variable, group, is_bool):
             values = np.where(np.isin(stored, missing), np.nan, np.float32(stored * gain + offset))
         return values.astype(bool) if is_bool else values
 
-    def coordinate(axis):
-        place = group
-        while place is not None and axis not in place.variables:
-            place = place.parent
-        found = place and place.variables[axis]
-        if found is None or found.ndim != 1 or found.size > LONGEST_AXIS:
-            return None
-        if getattr(found.dtype, "kind", "text") not in "iuf":
-            return None
-        return np.ma.filled(found[:].astype(float), np.nan)
-
-    named = not any(axis.startswith("phony_dim") for axis in variable.dimensions)
+    beside = {axis.name: axis.group().variables.get(axis.name) for axis in variable.get_dims()}
     chunks = variable.chunking()
     if isinstance(chunks, list):
         variable.set_var_chunk_cache(READ_BYTES)  # videos of one chunk are read one by one
+    named = not any(axis.startswith("phony_dim") for axis in variable.dimensions)
     return Variable(
         f"{group.path}/{variable.name}".lstrip("/"),
         variable.shape,
         np.dtype(bool) if is_bool else variable.dtype,
-        part,
+        read,
         variable.dimensions if named else (),
         tuple(chunks) if isinstance(chunks, list) else (),
-        coordinate,
+        lambda axis: _numbers(beside.get(axis)),
     )
+
+
+def _numbers(values):
+    """Stored values along an axis -> floats, or None if they are no numbers."""
+    if values is None or values.ndim != 1 or values.size > LONGEST_AXIS:
+        return None
+    if getattr(values.dtype, "kind", "") not in [*"iuf"]:
+        return None
+    return np.ma.filled(values[:].astype(float), np.nan)
 
 
 def _radar_numbers(group):
@@ -488,38 +464,28 @@ def _open_zarr(path):
     root = zarr.open(path, mode="r")
     members = {"": root} if isinstance(root, zarr.Array) else dict(root.members(max_depth=None))
     arrays = {name: array for name, array in members.items() if isinstance(array, zarr.Array)}
+    found = [_zarr_variable(name, array, arrays) for name, array in arrays.items()]
     return [
-        _zarr_variable(name, array, arrays)
-        for name, array in arrays.items()
-        if array.dtype.kind in "buif" and name.rpartition("/")[-1] not in _zarr_axes(array)
+        variable
+        for variable in found
+        if variable.dtype.kind in "buif" and variable.name.rpartition("/")[2] not in variable.axes
     ]
 
 
-def _zarr_axes(array):
-    names = getattr(array.metadata, "dimension_names", None)
-    return tuple(names or array.attrs.get("_ARRAY_DIMENSIONS", ()))
-
-
 def _zarr_variable(name, array, arrays):
-    packing = {
-        key: value
-        for key, value in array.attrs.items()
-        if key in ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
-    }
-    if _zarr_axes(array) and array.metadata.zarr_format == 2 and array.fill_value is not None:
-        packing["_FillValue"] = array.fill_value  # as xarray writes it
+    axes = getattr(array.metadata, "dimension_names", None)
+    axes = tuple(axes or array.attrs.get("_ARRAY_DIMENSIONS", ()))
+    attributes = dict(array.attrs)
+    if axes and array.metadata.zarr_format == 2 and array.fill_value is not None:
+        attributes["_FillValue"] = array.fill_value  # as xarray writes it
 
-    def part(index):
+    def read(index):
         import xarray
 
-        stored = xarray.Variable([*map(str, range(array.ndim))], array.oindex[index], packing)
+        stored = xarray.Variable([*map(str, range(array.ndim))], array.oindex[index], attributes)
         return xarray.conventions.decode_cf_variable("", stored, decode_times=False).values
 
     def coordinate(axis):
-        found = arrays.get(f"{name.rpartition('/')[0]}/{axis}".lstrip("/"))
-        if found is None or found.ndim != 1 or found.size > LONGEST_AXIS:
-            return None
-        return found[:].astype(float) if found.dtype.kind in "iuf" else None
+        return _numbers(arrays.get(f"{name.rpartition('/')[0]}/{axis}".lstrip("/")))
 
-    axes = _zarr_axes(array)
-    return Variable(name, array.shape, array.dtype, part, axes, array.chunks, coordinate)
+    return Variable(name, array.shape, array.dtype, read, axes, array.chunks, coordinate)

@@ -55,7 +55,7 @@ def read(path, reader=films.read_film, **options):
     return [np.concatenate(blocks) for blocks in clips], "; ".join(notes)
 
 
-def picture(path):
+def still(path):
     """-> the one frame of a still."""
     ((frame,),), _ = read(path, films.read_picture)
     return frame
@@ -294,7 +294,7 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path, orientation):
     exif[0x112] = orientation
     stored = upright.transpose(back[orientation]) if orientation > 1 else upright
     stored.save(tmp_path / "photo.jpg", exif=exif, quality=95)
-    assert_alike([picture(tmp_path / "photo.jpg")[None]], movie(1))
+    assert_alike([still(tmp_path / "photo.jpg")[None]], movie(1))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -304,7 +304,7 @@ def test_what_is_transparent_in_a_picture_is_black(tmp_path, mode):
     picture = Image.fromarray(pixels)
     picture = picture.quantize(4) if mode == "P" else picture.convert(mode)
     picture.save(tmp_path / "icon.png")
-    frame = picture(tmp_path / "icon.png")
+    frame = still(tmp_path / "icon.png")
     assert frame[:32].min() == 255 and frame[32:].max() == 0
 
 
@@ -317,11 +317,11 @@ def test_pictures_keep_their_channels_and_their_depth(tmp_path):
     }
     for name, (pixels, dtype, channels) in pictures.items():
         Image.fromarray(pixels).save(tmp_path / name)
-        frame = picture(tmp_path / name)
+        frame = still(tmp_path / name)
         assert frame.dtype == dtype and frame.shape == (64, 96, channels), name
-    assert picture(tmp_path / "deep.png").max() == 240 * 256
+    assert still(tmp_path / "deep.png").max() == 240 * 256
     Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
-    assert (picture(tmp_path / "print.jpg")[5, 5] > (200, -1, -1)).all()
+    assert (still(tmp_path / "print.jpg")[5, 5] > (200, -1, -1)).all()
 
 
 def test_of_a_phones_two_pictures_the_first_is_read(tmp_path):
@@ -330,7 +330,7 @@ def test_of_a_phones_two_pictures_the_first_is_read(tmp_path):
         tmp_path / "photo.jpg", format="MPO", save_all=True, append_images=[preview], quality=95
     )
     assert not films.is_animation(tmp_path / "photo.jpg")
-    assert_alike([picture(tmp_path / "photo.jpg")[None]], movie(1))
+    assert_alike([still(tmp_path / "photo.jpg")[None]], movie(1))
 
 
 def test_bad_pictures_are_refused_in_one_line(tmp_path):
@@ -342,5 +342,5 @@ def test_bad_pictures_are_refused_in_one_line(tmp_path):
     with warnings.catch_warnings(record=True, action="always") as said:
         for path in tmp_path.iterdir():
             with pytest.raises(InputError, match=path.name):
-                picture(path)
+                still(path)
     assert not said
