@@ -171,8 +171,8 @@ def check_out(out, found):
     """Raise an InputError if writing `out` would cost a file, or make it a part of a source."""
     if out.is_dir() or out.exists() and not is_prepared(out):
         raise InputError(f"{out} is there, and is no prepared file: name another one to write")
-    sheet = sheet_of(out)
-    if sheet.exists() and not (sheet.is_file() and SOFTWARE.encode() in sheet.read_bytes()):
+    sheet, ours = sheet_of(out), f"Software\0{SOFTWARE}".encode()
+    if sheet.exists() and not (sheet.is_file() and ours in sheet.read_bytes()):
         raise InputError(f"{sheet} is there, and would be replaced: name another OUT")
     above = [place for place in (out.resolve(), *out.resolve().parents) if place.exists()]
     for source, files in found:
@@ -222,18 +222,23 @@ def read_source(source, files, options, writer, is_pressed):
         writer.end_clip(part)
         if before != [state(path) for path in paths]:
             raise InputError(f"{name} has changed while it was read: start again when it is whole")
-    lines = [*describe(np.diff(writer.ends)[first_clip:], writer)]
+    lines, lengths = [], np.diff(writer.ends)[first_clip:]
+    if len(lengths):
+        shortest, longest = min(lengths), max(lengths)
+        frames = f"{shortest} to {longest}" if shortest < longest else f"{shortest}"
+        height, width = writer.frames.shape[1:3]
+        clips = f"{len(lengths)} clip{'s' * (len(lengths) > 1)}"
+        lines.append(f"{clips} of {frames} frames, {height} x {width} pixels")
     lines += values.describe(options.value_range)
-    for line, of_files in notes.items():
-        first, *others = of_files
+    in_order = sorted(notes.items(), key=lambda item: not item[0].startswith(LEFT_OUT))
+    for line, (first, *others) in in_order:
         where = f"{first}{f' and {len(others)} others' * bool(others)}: "
         lines.append(where * (first is not None and len(files) > 1) + line)
-    lines.sort(key=lambda line: not line.startswith(LEFT_OUT))
     if len(lines) > MANY_LINES:
         lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
     writer.sources.append({"path": str(source), "lines": lines})
     show_progress(1, writer)
-    if len(writer.names) > first_clip or values.need_range:
+    if len(lengths) or values.need_range:
         print(f"{source}:", *lines, sep="\n  ")
     return values
 
@@ -258,16 +263,6 @@ def write(frames, name, keeps_colour, options, values, writer):
     elif options.colour:
         frames = np.broadcast_to(frames, (*frames.shape[:3], 3))
     writer.append(frames)
-
-
-def describe(lengths, writer):
-    """A line about the clips of a source, if there are any."""
-    if len(lengths):
-        shortest, longest = min(lengths), max(lengths)
-        frames = f"{shortest} to {longest}" if shortest < longest else f"{shortest}"
-        height, width = writer.frames.shape[1:3]
-        clips = f"{len(lengths)} clip{'s' * (len(lengths) > 1)}"
-        yield f"{clips} of {frames} frames, {height} x {width} pixels"
 
 
 def show_progress(done, writer):

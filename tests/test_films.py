@@ -167,31 +167,26 @@ def test_a_deep_grey_film_keeps_its_own_numbers(tmp_path, size):
     assert np.unique(frames).tolist() == [1000, 1400]
 
 
-def test_uneven_time_is_said_and_sampled_evenly(tmp_path):
-    times = [*range(0, 400, 40), *range(400, 2000, 200)]
-    path = write_film(tmp_path / "phone.mp4", movie(18), times=times)
-    assert lengths(path) == [18] and "--fps 25" in read(path)[1]
-    assert lengths(path, fps=25) == [46] and lengths(path, fps=5) == [9]
+@pytest.mark.parametrize(
+    ("times", "clips", "at_25_fps", "told"),
+    [
+        ([*range(0, 400, 40), *range(400, 2000, 200)], [18], [46], "--fps 25"),
+        ([40 * n + 5_000 * (n >= 10) for n in range(24)], [10, 14], [10, 14], "time jumps"),
+        ([40 * n + 86_400_000 * (n >= 10) for n in range(24)], [10, 14], [10, 14], "time jumps"),
+        ([31_536_000_000 * n for n in range(6)], [1] * 6, [1] * 6, "time jumps"),
+    ],
+    ids=["uneven", "pause", "a day's pause", "years"],
+)
+def test_uneven_time_is_sampled_and_no_jump_is_filled(tmp_path, times, clips, at_25_fps, told):
+    path = write_film(tmp_path / "recorder.mkv", movie(len(times)), times=times, bf="0")
+    assert lengths(path) == clips and lengths(path, fps=25) == at_25_fps
+    assert told in read(path)[1]
 
 
 def test_jitter_of_time_stamps_loses_and_repeats_no_frame(tmp_path):
     times = [40 * n + (0, 15, -15)[n % 3] for n in range(24)]
     path = write_film(tmp_path / "webcam.mkv", movie(), times=times)
     assert_alike(read(path, fps=25)[0], movie())
-
-
-@pytest.mark.parametrize("pause", [5_000, 86_400_000])
-def test_a_pause_ends_a_clip_and_is_not_filled(tmp_path, pause):
-    times = [40 * n + pause * (n >= 10) for n in range(24)]
-    path = write_film(tmp_path / "recorder.mkv", movie(), times=times, bf="0")
-    assert lengths(path) == lengths(path, fps=25) == [10, 14]
-    assert "time jumps" in read(path)[1]
-
-
-def test_time_stamps_of_years_invent_no_frame(tmp_path):
-    times = [31_536_000_000 * n for n in range(6)]
-    path = write_film(tmp_path / "broken.mkv", movie(6), times=times, bf="0")
-    assert lengths(path, fps=25) == [1] * 6
 
 
 def test_joined_files_are_clips_and_lose_no_frame(tmp_path):
@@ -281,11 +276,6 @@ def test_the_cover_of_an_animated_png_is_no_frame(tmp_path):
     assert_alike(read(path, films.read_animation)[0], movie())
 
 
-def test_a_gif_of_one_picture_is_a_still(tmp_path):
-    Image.fromarray(movie(1)[0]).save(tmp_path / "still.gif")
-    assert not films.is_animation(tmp_path / "still.gif")
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_turned_as_its_camera_says(tmp_path, orientation):
     upright = Image.fromarray(movie(1)[0])
@@ -324,13 +314,14 @@ def test_pictures_keep_their_channels_and_their_depth(tmp_path):
     assert (still(tmp_path / "print.jpg")[5, 5] > (200, -1, -1)).all()
 
 
-def test_of_a_phones_two_pictures_the_first_is_read(tmp_path):
-    preview = Image.new("RGB", (24, 16))
-    Image.fromarray(movie(1)[0]).convert("RGB").save(
-        tmp_path / "photo.jpg", format="MPO", save_all=True, append_images=[preview], quality=95
-    )
-    assert not films.is_animation(tmp_path / "photo.jpg")
-    assert_alike([still(tmp_path / "photo.jpg")[None]], movie(1))
+def test_a_gif_of_one_picture_and_a_phones_two_are_stills(tmp_path):
+    frame, preview = Image.fromarray(movie(1)[0]), Image.new("RGB", (24, 16))
+    frame.save(tmp_path / "still.gif")
+    photo = {"format": "MPO", "save_all": True, "append_images": [preview], "quality": 95}
+    frame.convert("RGB").save(tmp_path / "photo.jpg", **photo)
+    for name in ("still.gif", "photo.jpg"):
+        assert not films.is_animation(tmp_path / name)
+        assert_alike([still(tmp_path / name)[None]], movie(1))
 
 
 def test_bad_pictures_are_refused_in_one_line(tmp_path):
