@@ -56,7 +56,7 @@ class Variable:
         read: a slice or an array of numbers for each axis -> that part, in the data's own numbers.
         axes: the names of its axes; () if it names none.
         chunks: lengths of the parts in which it is stored; () if it is in one piece.
-        coordinate: the name of an axis -> the values along it, a 1-D array, or None.
+        coordinates: the name of an axis -> the stored values along it, or None.
     """
 
     name: str
@@ -65,7 +65,16 @@ class Variable:
     read: Callable
     axes: tuple = ()
     chunks: tuple = ()
-    coordinate: Callable = lambda axis: None
+    coordinates: dict = dataclasses.field(default_factory=dict)
+
+    def coordinate(self, n):
+        """Values along the axis of number n, floats (length,); None if there are no numbers."""
+        values = self.coordinates.get(self.axes[n]) if self.axes else None
+        if values is None or values.ndim != 1 or values.size > LONGEST_AXIS:
+            return None
+        if getattr(values.dtype, "kind", "") not in [*"iuf"]:
+            return None
+        return np.ma.filled(values[:].astype(float), np.nan)
 
 
 def read_arrays(path, note, axes=None, variable=None, select=()):
@@ -152,7 +161,7 @@ def _blocks(array, note, axes, select):
         raise InputError(f"its chunks of {array.chunks} are too large: store it in smaller ones")
 
     times, ends = range(length.get("T", 1)), []
-    known = array.coordinate(array.axes[axis["T"]]) if array.axes and "T" in axis else None
+    known = array.coordinate(axis["T"]) if "T" in axis else None
     if known is not None and len(known) == len(times) and np.isfinite(known).all():
         times = np.argsort(known, kind="stable")
         if (np.diff(times) != 1).any():
@@ -161,9 +170,9 @@ def _blocks(array, note, axes, select):
         if ends:
             others = f" and at {len(ends) - 1} other places" if len(ends) > 1 else ""
             note(f"times jump after frame {ends[0]}{others}: a clip ends there")
-    rows, name = slice(None), array.axes[axis["H"]] if array.axes else ""
-    latitudes = array.coordinate(name) if "lat" in name.lower() else None
-    if latitudes is not None and latitudes[0] < latitudes[-1]:
+    rows, along = slice(None), array.coordinate(axis["H"])
+    is_latitude = along is not None and "lat" in array.axes[axis["H"]].lower()
+    if is_latitude and along[0] < along[-1]:
         rows = slice(None, None, -1)
         note("rows from south to north are turned, so that north is up")
 
@@ -225,7 +234,7 @@ def _select(array, select):
 
 def _members(array, n):
     """The members of an axis as text: the values along it, or 0, 1, 2."""
-    values = array.coordinate(array.axes[n])
+    values = array.coordinate(n)
     values = range(array.shape[n]) if values is None else values
     return [str(value).removesuffix(".0") for value in values]
 
@@ -419,7 +428,6 @@ def _netcdf_variable(variable, group, is_bool):
             values = np.where(np.isin(stored, missing), np.nan, np.float32(stored * gain + offset))
         return values.astype(bool) if is_bool else values
 
-    beside = {axis.name: axis.group().variables.get(axis.name) for axis in variable.get_dims()}
     chunks = variable.chunking()
     if isinstance(chunks, list):
         variable.set_var_chunk_cache(READ_BYTES)  # videos of one chunk are read one by one
@@ -431,17 +439,8 @@ def _netcdf_variable(variable, group, is_bool):
         read,
         variable.dimensions if named else (),
         tuple(chunks) if isinstance(chunks, list) else (),
-        lambda axis: _numbers(beside.get(axis)),
+        {axis.name: axis.group().variables.get(axis.name) for axis in variable.get_dims()},
     )
-
-
-def _numbers(values):
-    """Stored values along an axis -> floats, or None if they are no numbers."""
-    if values is None or values.ndim != 1 or values.size > LONGEST_AXIS:
-        return None
-    if getattr(values.dtype, "kind", "") not in [*"iuf"]:
-        return None
-    return np.ma.filled(values[:].astype(float), np.nan)
 
 
 def _radar_numbers(group):
@@ -485,7 +484,6 @@ def _zarr_variable(name, array, arrays):
         stored = xarray.Variable([*map(str, range(array.ndim))], array.oindex[index], attributes)
         return xarray.conventions.decode_cf_variable("", stored, decode_times=False).values
 
-    def coordinate(axis):
-        return _numbers(arrays.get(f"{name.rpartition('/')[0]}/{axis}".lstrip("/")))
-
-    return Variable(name, array.shape, array.dtype, read, axes, array.chunks, coordinate)
+    folder = name.removesuffix(name.rpartition("/")[2])
+    beside = {axis: arrays.get(folder + axis) for axis in axes if axis}
+    return Variable(name, array.shape, array.dtype, read, axes, array.chunks, beside)
