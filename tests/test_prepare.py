@@ -65,6 +65,7 @@ ONE_CLIP = {
     "separated": times("webcam_%Y-%m-%d_%H-%M-%S", 5 * SECOND),
     "compact minutes": times("radar_%Y%m%dT%H%MZ", 5 * MINUTE),
     "compact seconds": times("MRMS_%Y%m%d-%H%M%S", 2 * MINUTE),
+    "over minutes": times("%Y%m%d%H%M%S", SECOND, 130, datetime.datetime(2023, 10, 12, 0, 32, 20)),
     "milliseconds": [name[:-3] for name in times("%Y%m%d%H%M%S%f", SECOND / 2)],
     "hours": times("era5_%Y%m%d%H", HOUR),
     "days": times("ice_%Y%m%d_f17", DAY),
