@@ -1,5 +1,6 @@
 """Files and folders -> clips, each with the reader that its files need."""
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -79,9 +80,9 @@ def clips(files, root, note, size=None, fps=None, **of_arrays):
             clips += [([file], read_arrays) for file in frames.pop(read_arrays)]
         for reader, of_frames in frames.items():
             clips += [(clip, reader) for clip in order_frames(of_frames, note)]
-        readers = [reader for _, reader in clips]
+        count = collections.Counter(reader for _, reader in clips)
         for clip, reader in clips:
-            is_folder = readers.count(reader) == 1 < len(clip)
+            is_folder = count[reader] == 1 < len(clip)
             name = os.path.relpath(folder if is_folder else clip[0], root)
             about = functools.partial(note, name=name) if len(clip) == 1 else note
             read = functools.partial(reader, note=about)

@@ -112,30 +112,33 @@ class Writer:
                 channels. The file becomes coloured with the first coloured frames, and float32
                 with the first of these; frames before them are converted.
         """
-        narrow = self.frames
         channels, dtype = frames.shape[-1], frames.dtype
-        if narrow is not None:
-            channels = max(channels, narrow.shape[-1])
-            dtype = np.promote_types(dtype, narrow.dtype)
-        if narrow is None or (channels, dtype) != (narrow.shape[-1], narrow.dtype):
-            if narrow is not None:
-                self._file.move("frames", "narrow")
-            shape = (*frames.shape[1:3], channels)
-            self.frames = self._file.create_dataset(
-                "frames",
-                (0, *shape),
-                dtype,
-                maxshape=(None, *shape),
-                chunks=(max(1, CHUNK_BYTES // (dtype.itemsize * math.prod(shape))), *shape),
-                fletcher32=True,
-            )
-            self._digest = hashlib.sha256()
-            if narrow is not None:
-                for chunk in narrow.iter_chunks():
-                    self._add(narrow[chunk])
-                del self._file["narrow"]  # HDF5 uses its place for what follows
+        if self.frames is not None:
+            channels = max(channels, self.frames.shape[-1])
+            dtype = np.promote_types(dtype, self.frames.dtype)
+        if self.frames is None:
+            self._create((*frames.shape[1:3], channels), dtype)
+        elif (channels, dtype) != (self.frames.shape[-1], self.frames.dtype):
+            narrow = self.frames
+            self._file.move("frames", "narrow")
+            self._create((*frames.shape[1:3], channels), dtype)
+            for chunk in narrow.iter_chunks():
+                self._add(narrow[chunk])
+            del self._file["narrow"]  # HDF5 uses its place for what follows
         self._add(frames)
         self._disk.check()
+
+    def _create(self, shape, dtype):
+        frames_in_chunk = max(1, CHUNK_BYTES // (dtype.itemsize * math.prod(shape)))
+        self.frames = self._file.create_dataset(
+            "frames",
+            (0, *shape),
+            dtype,
+            maxshape=(None, *shape),
+            chunks=(frames_in_chunk, *shape),
+            fletcher32=True,
+        )
+        self._digest = hashlib.sha256()
 
     def _add(self, frames):
         if frames.dtype != self.frames.dtype:
