@@ -158,6 +158,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path, capsys):
         prepared(tmp_path, tmp_path / "in/cut.npy")
 
 
+def test_an_animation_that_is_cut_is_read_as_far_as_it_goes(tmp_path, capsys):
+    first, *others = map(Image.fromarray, movie(20))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=others)
+    os.truncate(tmp_path / "a.gif", (tmp_path / "a.gif").stat().st_size // 2)
+    opened = prepared(tmp_path, tmp_path / "a.gif")
+    assert 5 < opened.shape[0] < 15 and "a.gif cannot be read" in capsys.readouterr().out
+
+
 def test_every_nth_frame_of_each_clip(tmp_path):
     np.save(tmp_path / "a.npy", np.stack([movie(7), movie(7, step=1)]))
     write_frames(tmp_path / "in", movie(7))
