@@ -239,8 +239,8 @@ def is_animation(path):
     """Whether a picture's file (PICTURES) holds several that are shown one after another."""
     try:
         with open_picture(path) as picture:
-            frames = getattr(picture, "n_frames", 1) - ("default_image" in picture.info)
-            return picture.format in ("GIF", "PNG", "WEBP") and frames > 1
+            several = getattr(picture, "is_animated", False)  # to count them would find all damage
+            return several and picture.format in ("GIF", "PNG", "WEBP")
     except InputError:
         return False
 
