@@ -1,10 +1,14 @@
-"""What several tests share: running a script within this process, and one short training."""
+"""What several tests share: running a script within this process, and three short trainings."""
 
+import dataclasses
+import os
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from helpers import SMALL, replace
+from helpers import CLIPS, ON_CLIPS, QUICK, TRAINED, prepare
 
 import train
 from extras import cli
@@ -56,38 +60,70 @@ def misread(script):
     return run
 
 
-TRAINED = replace(
-    SMALL,
-    encoder_filters=8,
-    filters=8,
-    coarse_filters=8,
-    motion_units=8,
-    frames=6,
-    context=3,
-    size=40,
-    batch_size=4,
-    steps_per_epoch=40,
-    sampling_epochs=1,
-    warmup_steps=10,
-    validation_videos=20,
-)
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id):
+    """Call as shared(name, make): a folder that one process of the tests has had made."""
+    base = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        base = base.parent
+
+    def folder_of(name, make):
+        folder, finished = base / name, base / f"{name}-finished"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another process makes it, or has done so
+            deadline = time.monotonic() + 300
+            while not finished.exists():
+                assert time.monotonic() < deadline, "another process failed to make it"
+                time.sleep(0.2)
+        else:
+            make(folder)
+            finished.touch()
+        return folder
+
+    return folder_of
+
+
+def train_and_remember(config, folder):
+    """Train into "run"; "moments" has what a kill would leave just before each file is renamed."""
+    run, moments = folder / "run", folder / "moments"
+    moments.mkdir()
+    rename = os.replace
+
+    def rename_and_remember(source, target):
+        copy = moments / f"{len(list(moments.iterdir())):02d}-{Path(target).name}"
+        shutil.copytree(run, copy)
+        half_written = copy / Path(source).relative_to(run)
+        os.truncate(half_written, half_written.stat().st_size // 2)
+        half_written.rename(half_written.with_name(f"{cli.UNFINISHED}1-{Path(target).name}"))
+        rename(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.os, "replace", rename_and_remember)
+        train.train(config, run)
+
+
+# Only to be read:
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory, worker_id):
-    """The folder of a short training, one for all processes of the tests: only to be read."""
-    shared = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
-        shared = shared.parent
-    folder, finished = shared / "trained" / "run", shared / "trained" / "finished"
-    try:
-        finished.parent.mkdir()
-    except FileExistsError:  # another process trains it, or has done so
-        deadline = time.monotonic() + 300
-        while not finished.exists():
-            assert time.monotonic() < deadline, "another process failed to train it"
-            time.sleep(0.2)
-    else:
-        train.train(TRAINED, folder)
-        finished.touch()
-    return folder
+def trained_run(shared):
+    """The folder of a short training that learns something."""
+    return shared("trained", lambda folder: train_and_remember(TRAINED, folder)) / "run"
+
+
+@pytest.fixture(scope="session")
+def quick_run(shared):
+    """The folder of a run of QUICK."""
+    return shared("quick", lambda folder: train_and_remember(QUICK, folder)) / "run"
+
+
+@pytest.fixture(scope="session")
+def run_on_clips(shared):
+    """A run on CLIPS, in dBZ; they are in "clips" beside it."""
+
+    def make(folder):
+        prepare(folder / "clips", CLIPS, value_range=(-32, 60), unit="dBZ")
+        train.train(dataclasses.replace(ON_CLIPS, data=str(folder / "clips")), folder / "run")
+
+    return shared("on-clips", make) / "run"

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+import data
 import train
 from extras import prepared, runs
 
@@ -25,24 +26,21 @@ def replace(config, **changes):
 
 # The smallest training that has every part: three epochs of two batches.
 SMALL = replace(
-    train.PRESETS["tiny"],
-    encoder_filters=4,
-    filters=4,
-    coarse_filters=4,
-    motion_units=4,
-    depths=(0, 1, 0),
-    frames=4,
-    context=2,
-    size=32,
-    batch_size=2,
-    steps_per_epoch=2,
-    epochs=3,
-    validation_videos=3,
-    warmup_steps=1,
-)
+    train.PRESETS["tiny"], encoder_filters=4, filters=4, coarse_filters=4, motion_units=4,
+    depths=(0, 1, 0), frames=4, context=2, size=32, batch_size=2, steps_per_epoch=2, epochs=3,
+    validation_videos=3, warmup_steps=1,
+)  # fmt: skip
 # A quarter of the time: a plain stack, which measures no motion. For all that is about the run,
-# and not about the model. The last of its four epochs cools down.
-QUICK = replace(SMALL, depths=(1, 0, 0), motion_radius=0, frames=3, epochs=4, cooldown=0.25)
+# and not about the model. The last of its six epochs cools down.
+QUICK = replace(SMALL, depths=(1, 0, 0), motion_radius=0, frames=3, epochs=6, cooldown=0.25)
+# It learns something.
+TRAINED = replace(
+    SMALL, encoder_filters=8, filters=8, coarse_filters=8, motion_units=8, size=40, batch_size=4,
+    steps_per_epoch=40, sampling_epochs=1, warmup_steps=10, validation_videos=20,
+)  # fmt: skip
+# Twelve clips of eight colour frames
+CLIPS = np.random.default_rng(0).integers(0, 256, (12, 8, 24, 32, 3), dtype=np.uint8)
+ON_CLIPS = replace(QUICK, frames=4, size=data.SIZE, epochs=2, sampling_epochs=0)
 
 
 def option(field):
