@@ -1,5 +1,8 @@
 """The models: one causal step, the same numbers however it is called, and Keras's own verbs."""
 
+import dataclasses
+import functools
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +20,8 @@ from extras.cli import InputError
 
 CONFIGS = {
     "forecaster": SMALL,
-    "no coarse layers": replace(SMALL, depths=(1, 0, 1)),
     "plain stack": replace(SMALL, depths=(2, 0, 0), motion_radius=0),
-    "keras-example": replace(SMALL, model="keras-example"),
+    "keras-example": replace(SMALL, model="keras-example", layers=((6, 5), (4, 3))),
 }
 CLASSES = ["forecaster", "keras-example"]
 on_tensorflow = pytest.mark.skipif(
@@ -32,6 +34,9 @@ def build(kind, **changes):
     return train.build_model(replace(CONFIGS[kind], **changes))
 
 
+built = functools.cache(build)  # for tests that leave a model as it is
+
+
 def some_videos(count=2, frames=5, size=32):
     videos = data.make_videos(data.load_digits("test"), count, seed=5, frames=frames, size=size)
     return data.to_float(videos)
@@ -42,66 +47,43 @@ def some_videos(count=2, frames=5, size=32):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_prediction_knows_nothing_of_later_frames(kind):
-    model = build(kind)
     videos = some_videos()
-    before = array(model(videos))
+    before = array(built(kind)(videos))
     assert before.shape == videos.shape and before.dtype == np.float32
     assert 0 <= before.min() and before.max() <= 1
     videos[:, 3] = 1 - videos[:, 3]
-    after = array(model(videos))
+    after = array(built(kind)(videos))
     np.testing.assert_array_equal(before[:, :3], after[:, :3])
     assert (before[:, 3] != after[:, 3]).any() and (before[:, 4] != after[:, 4]).any()
 
 
-def naive_rollout(model, context, horizon):
-    """Append the last prediction and start again from the first frame, for every new frame."""
-    video = context
-    for _ in range(horizon):
-        video = np.concatenate([video, array(model(video))[:, -1:]], axis=1)
-    return video[:, context.shape[1] :]
-
-
-@pytest.mark.parametrize("batch, frames, horizon", [(1, 1, 1), (2, 3, 3)])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_rollout_is_whole_sequence_calls_on_own_predictions(kind, batch, frames, horizon):
-    model = build(kind)
-    context = some_videos(batch, frames)
-    expected = naive_rollout(model, context, horizon)
-    np.testing.assert_allclose(models.rollout(model, context, horizon), expected, atol=1e-5)
+@pytest.mark.parametrize("batch, frames, horizon, size", [(1, 1, 1, (5, 11)), (2, 3, 3, (20, 28))])
+def test_rollout_is_whole_sequence_calls_on_own_predictions(kind, batch, frames, horizon, size):
+    """... for frames of any size."""
+    context = np.random.default_rng(0).random((batch, frames, *size, 1)).astype("float32")
+    video = context
+    for _ in range(horizon):  # append the last prediction, and start again from the first frame
+        video = np.concatenate([video, array(built(kind)(video))[:, -1:]], axis=1)
+    forecast = models.rollout(built(kind), context, horizon)
+    np.testing.assert_allclose(forecast, video[:, frames:], atol=1e-5)
 
 
-def test_rollout_sees_new_weights():
-    model = build("forecaster")
-    context = some_videos(frames=2)
-    before = models.rollout(model, context, 2)
-    model.pixel_motion_head.bias.assign(model.pixel_motion_head.bias + 3 * np.eye(19)[0])
-    assert np.abs(models.rollout(model, context, 2) - before).max() > 0.01
-
-
-@pytest.mark.jax
 @pytest.mark.parametrize("kind", CLASSES)
 def test_frames_that_are_not_real_are_the_models_own(kind):
-    model = build(kind)
-    videos = some_videos(frames=6)
+    """So that training in closed loop is a forecast."""
+    model, videos = built(kind), some_videos(frames=6)
     real_mask = np.ones((2, 6), bool)
     real_mask[:, 3:] = False
     real_mask[:, 0] = False  # the first frame is real, whatever the mask says
-    closed = array(model({"videos": videos, "real_mask": real_mask}))
-    np.testing.assert_allclose(closed[:, 2:], models.rollout(model, videos[:, :3], 4), atol=1e-5)
-    # A draw for each video: the second one here is given real frames throughout.
-    real_mask[1] = True
-    mixed = array(model({"videos": videos, "real_mask": real_mask}))
-    np.testing.assert_allclose(mixed[0], closed[0], atol=1e-5)
-    np.testing.assert_allclose(mixed[1], array(model(videos))[1], atol=1e-5)
-
-
-@pytest.mark.parametrize("height, width", [(20, 28), (33, 8), (5, 11)])
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_frames_of_any_size_give_frames_of_that_size(kind, height, width):
-    model = build(kind)
-    videos = np.random.default_rng(0).random((2, 3, height, width, 1)).astype("float32")
-    assert array(model(videos)).shape == videos.shape
-    assert models.rollout(model, videos, 2).shape == (2, 2, height, width, 1)
+    real_mask[1] = True  # a mask for each video: the second one is given real frames throughout
+    predictions = array(model({"videos": videos, "real_mask": real_mask}))
+    forecast = models.rollout(model, videos[:, :3], 4)
+    np.testing.assert_allclose(predictions[0, 2:], forecast[0], atol=1e-5)
+    np.testing.assert_allclose(predictions[1], array(model(videos))[1], atol=1e-5)
+    if kind == "forecaster":  # whose step is the same in training, where it is written out
+        training = array(model({"videos": videos, "real_mask": real_mask}, training=True))
+        np.testing.assert_allclose(training, predictions, atol=1e-5)
 
 
 def test_frames_that_do_not_fit_are_refused():
@@ -115,27 +97,6 @@ def test_frames_that_do_not_fit_are_refused():
 # ConvLSTM2D -------------------------------------------------------------------------------
 
 
-@pytest.mark.jax
-@pytest.mark.parametrize(
-    "size, activation, bias", [(3, "tanh", True), (5, "relu", True), (1, "relu", False)]
-)
-def test_step_has_the_numbers_and_the_weights_of_keras_layer(size, activation, bias):
-    options = {"padding": "same", "activation": activation, "use_bias": bias}
-    stock = keras.layers.ConvLSTM2D(7, size, return_sequences=True, **options)
-    ours = models.ConvLSTM2D(7, size, return_sequences=True, **options)
-    videos = np.random.default_rng(0).normal(size=(2, 4, 10, 8, 3)).astype("float32")
-    stock.build(videos.shape)
-    ours.build(videos.shape)
-    ours.set_weights([w + 0.1 for w in stock.get_weights()])
-    stock.set_weights(ours.get_weights())
-    expected = array(stock(videos))
-    np.testing.assert_allclose(array(ours(videos)), expected, atol=1e-6)
-    states = ours.initial_states(2, 10, 8)
-    for n in range(4):
-        h, states = ours.step(videos[:, n], states)
-        np.testing.assert_allclose(array(h), expected[:, n], rtol=1e-4, atol=1e-5)
-
-
 class Unrolled(keras.Model):
     """A ConvLSTM2D of ours that reads a video by its step."""
 
@@ -144,7 +105,7 @@ class Unrolled(keras.Model):
         self.layer = layer
 
     def call(self, videos):
-        states = self.layer.initial_states(2, 10, 8)
+        states = self.layer.initial_states(*videos.shape[:1], *videos.shape[2:4])
         outputs = []
         for n in range(videos.shape[1]):
             h, states = self.layer.step(videos[:, n], states)
@@ -153,26 +114,34 @@ class Unrolled(keras.Model):
 
 
 @pytest.mark.parametrize(
-    "size, activation", [pytest.param(3, "tanh", marks=pytest.mark.jax), (5, "relu")]
+    "size, activation, bias", [(3, "tanh", True), (5, "relu", True), (1, "relu", False)]
 )
-def test_step_has_the_gradients_of_keras_layer(size, activation):
-    options = {"padding": "same", "activation": activation, "return_sequences": True}
-    stock = keras.layers.ConvLSTM2D(6, size, **options)
-    ours = models.ConvLSTM2D(6, size, **options)
+def test_step_has_the_numbers_and_gradients_of_keras_layer(size, activation, bias):
+    options = {"activation": activation, "use_bias": bias, "return_sequences": True}
+    stock = keras.layers.ConvLSTM2D(6, size, padding="same", **options)
+    # As it is copied into another project, without its registration: it needs Keras alone.
+    names = {"keras": keras, "ops": keras.ops}
+    exec(inspect.getsource(models.ConvLSTM2D).split("\n", 1)[1], names)  # noqa: S102  our own
+    ours = names["ConvLSTM2D"](6, size, **options)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 3, 10, 8, 3)).astype("float32")
-    y = rng.normal(size=(2, 3, 10, 8, 6)).astype("float32")
+    x = rng.normal(size=(2, 4, 10, 8, 3)).astype("float32")
+    y = rng.normal(size=(2, 4, 10, 8, 6)).astype("float32")
     stock.build(x.shape)
     ours.build(x.shape)
-    ours.set_weights(stock.get_weights())
-    before = stock.get_weights()
-    # A step of plain gradient descent at rate 1 moves each weight by its gradient.
-    for model in (keras.Sequential([stock]), Unrolled(ours)):
-        model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+    before = [weight + 0.02 for weight in stock.get_weights()]
+    outputs, gradients = [], []
+    for layer, model in ((stock, keras.Sequential([stock])), (ours, Unrolled(ours))):
+        layer.set_weights(before)
+        outputs.append(array(model(x)))
+        # A step of plain gradient descent at rate 1 moves each weight by its gradient.
+        model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
         model.train_on_batch(x, y)
-    for start, expected, got in zip(before, stock.get_weights(), ours.get_weights()):
-        assert np.abs(expected - start).max() > 1e-4
-        np.testing.assert_allclose(got - start, expected - start, rtol=1e-3, atol=1e-6)
+        gradients.append([new - old for old, new in zip(before, layer.get_weights())])
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(array(ours(x)), array(stock(x)), rtol=1e-5, atol=1e-6)
+    for expected, got in zip(*gradients, strict=True):
+        assert np.abs(expected).max() > 1e-4
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +151,15 @@ def test_step_has_the_gradients_of_keras_layer(size, activation):
         ({"strides": 2}, "strides"),
         ({"dilation_rate": 2}, "dilation"),
         ({"data_format": "channels_first"}, "channels last"),
-        ({"dropout": 0.5}, "keras.layers.Dropout beside this layer"),
         ({"recurrent_dropout": 0.5}, "keras.layers.Dropout beside this layer"),
     ],
 )
 def test_options_that_step_does_not_know_are_refused(option, remedy):
     with pytest.raises(ValueError, match=remedy):
         models.ConvLSTM2D(4, 3, **option)
+
+
+# Keras's verbs ----------------------------------------------------------------------------
 
 
 class WithDropout(models.KerasExample):
@@ -202,25 +173,14 @@ class WithDropout(models.KerasExample):
         return super().step(self.dropout(frame, training=training), states, training)
 
 
-@pytest.mark.jax
-def test_dropout_beside_the_layers_works_in_training_alone():
-    model = WithDropout(CONFIGS["keras-example"].architecture)
-    x, y = data.shift_frames(some_videos())
-    model.compile(keras.optimizers.SGD(0.0), "mse")
-    losses = model.fit(x, y, epochs=3, verbose=0).history["loss"]
-    assert np.isfinite(losses).all() and len(set(losses)) == 3  # other pixels are dropped
-    assert model.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
-    models.rollout(model, x, 2)
-
-
-# Keras's verbs ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [pytest.param("forecaster", marks=pytest.mark.jax), CLASSES[1]])
+@pytest.mark.parametrize("kind", ["forecaster", pytest.param("dropout", marks=pytest.mark.jax)])
 def test_keras_own_verbs_work_and_compile_once(capsys, monkeypatch, kind):
     """From Python, without train.py: with arrays, losses and optimizers of one's own."""
-    model = build(kind)
     x, y = data.shift_frames(some_videos(count=4, frames=3, size=28))
+    if kind == "dropout":
+        model = WithDropout(CONFIGS["keras-example"].architecture)  # not built yet
+    else:
+        model = build(kind)
     traces, call = [], type(model).call
 
     def traced_call(self, inputs, training=False):
@@ -240,36 +200,18 @@ def test_keras_own_verbs_work_and_compile_once(capsys, monkeypatch, kind):
 
     losses = use_all_verbs()
     first = len(traces)
+    forecast = models.rollout(model, x, 2)
     losses += use_all_verbs()
     assert len(traces) == first  # nothing is compiled again for the same shapes
     assert np.isfinite(losses).all() and len(set(losses)) == 4  # the weights have changed
+    assert (models.rollout(model, x, 2) != forecast).any()
     predictions = array(model(x))
-    np.testing.assert_allclose(model.predict(x, verbose=0), predictions, atol=1e-5)
+    np.testing.assert_allclose(model.predict(x, verbose=0), predictions, atol=1e-5)  # no dropout
     mse = np.square(predictions - y).mean()
     assert model.evaluate(x, y, batch_size=4, verbose=0) == pytest.approx(mse, rel=1e-3)
     model.summary()
     trainable = sum(weight.size for weight in map(array, model.trainable_weights))
     assert f"Trainable params: {trainable:,}" in capsys.readouterr().out
-    config = model.get_config()
-    for _ in range(2):  # a config that has been used is as it was
-        assert type(model).from_config(config).architecture == model.architecture
-
-
-class SeveralLengths(keras.utils.PyDataset):
-    """A batch of two frames, and one of a single frame."""
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return data.shift_frames(some_videos(frames=3 - index))
-
-
-@pytest.mark.jax
-def test_clips_of_several_lengths_are_trained_on_together():
-    model = build("keras-example")
-    model.compile("adam", "mse")
-    assert np.isfinite(model.fit(SeveralLengths(), verbose=0).history["loss"]).all()
 
 
 @on_tensorflow
@@ -280,12 +222,13 @@ def test_what_is_not_known_before_a_batch_is_not_needed(tmp_path, kind):
     """Neither for tf.data of unknown shapes, nor for an export without a signature."""
     import tensorflow as tf
 
-    model = train.MODELS[kind](SMALL.architecture)  # not built yet
+    model = train.MODELS[kind](CONFIGS[kind].architecture)  # not built yet
     videos = some_videos(frames=3)
     predictions = array(model(videos))
     model.export(tmp_path / "model", verbose=False)
     exported = keras.layers.TFSMLayer(tmp_path / "model", call_endpoint="serve")
     np.testing.assert_allclose(array(exported(videos)), predictions, atol=1e-5)
+    # Two sizes, and two frames and one
     batches = [data.shift_frames(part) for part in (videos, videos[:1, :2, 5:, :13])]
     unknown = tf.TensorSpec((None, None, None, None, 1))
     dataset = tf.data.Dataset.from_generator(
@@ -301,19 +244,19 @@ def test_a_saved_model_is_restored_bit_for_bit(tmp_path):
     videos = some_videos()
     np.save(tmp_path / "videos.npy", videos)
     code = f"import keras, model, numpy as np\nvideos = np.load({str(tmp_path / 'videos.npy')!r})\n"
-    expected = {}
     for kind in CLASSES:
         path = tmp_path / kind
         network = build(kind)
-        expected[kind] = models.rollout(network, videos, 2)
+        np.save(f"{path}-before.npy", models.rollout(network, videos, 2))
         network.save(f"{path}.keras")  # having been used must not matter
         code += (
             f"loaded = keras.models.load_model('{path}.keras')\n"
             f"np.save('{path}.npy', model.rollout(loaded, videos, 2))\n"
         )
     subprocess.run([sys.executable, "-c", code], cwd=Path(models.__file__).parent, check=True)
-    for kind, forecast in expected.items():
-        np.testing.assert_array_equal(np.load(tmp_path / f"{kind}.npy"), forecast)
+    for kind in CLASSES:
+        forecasts = (np.load(tmp_path / f"{kind}{part}.npy") for part in ("", "-before"))
+        np.testing.assert_array_equal(*forecasts)
 
 
 def test_a_model_whose_code_has_gained_or_lost_a_layer_does_not_load(tmp_path, monkeypatch):
@@ -377,34 +320,29 @@ def test_no_setting_of_keras_changes_a_model(tmp_path, keras_settings, kind):
 # What they are made of --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "preset, parameters",
-    [("tiny", 125_758), ("cpu", 3_270_630), ("gpu", 3_270_630), ("keras-example", 745_537)],
-)
-def test_parameter_counts(preset, parameters):
-    assert train.build_model(train.PRESETS[preset]).count_params() == parameters
+def test_the_shipped_weights_have_the_size_of_the_presets():
+    model = runs.load_model(runs.SHIPPED)
+    assert model.count_params() == 3_270_630
+    for preset in ("cpu", "gpu"):
+        size = train.PRESETS[preset].architecture
+        assert dataclasses.replace(model.architecture, precision=size.precision) == size
 
 
 def test_a_plain_stack_has_no_part_that_it_does_not_use():
     model = build("plain stack")
-    names = {layer.name for layer in model.layers}
-    assert not {name for name in names if "motion" in name or "history" in name}
     before = model.get_weights()
-    model.compile(keras.optimizers.SGD(1.0), "mse")
-    videos = some_videos()
-    model.train_on_batch(*data.shift_frames(videos))
+    model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
+    model.train_on_batch(*data.shift_frames(some_videos()))
     for variable, weight in zip(model.weights, before, strict=True):
         assert (array(variable) != weight).any(), variable.path
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_bfloat16_is_close_to_float32(kind):
-    videos = some_videos()
-    exact, half = build(kind), build(kind, precision="mixed_bfloat16")
+    context, exact = some_videos(frames=2), built(kind)
+    half = build(kind, precision="mixed_bfloat16")
     half.set_weights(exact.get_weights())
     assert {layer.compute_dtype for layer in half._flatten_layers()} >= {"bfloat16", "float32"}
-    predictions = array(half(videos))
-    assert predictions.dtype == np.float32
-    np.testing.assert_allclose(predictions, array(exact(videos)), atol=0.05)
-    forecast = models.rollout(half, videos, 2)
-    np.testing.assert_allclose(forecast, models.rollout(exact, videos, 2), atol=0.05)
+    forecast = models.rollout(half, context, 3)
+    assert forecast.dtype == np.float32
+    np.testing.assert_allclose(forecast, models.rollout(exact, context, 3), atol=0.05)
