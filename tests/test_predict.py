@@ -5,10 +5,9 @@ import json
 import shutil
 import tracemalloc
 
-import keras
 import numpy as np
 import pytest
-from helpers import QUICK, files_in, prepare, replace
+from helpers import CLIPS, files_in
 from skimage.metrics import structural_similarity
 
 import animate
@@ -76,19 +75,15 @@ def test_scores_are_those_of_the_literature():
             per_video["ssim_range2"].append(structural_similarity(real, predicted, data_range=2))
         for name, values in per_video.items():
             assert scores[name][frame] == pytest.approx(np.mean(values), rel=1e-4), name
+    perfect = predict.score(truth, data.to_float(truth))["mean"]
+    assert perfect == {"mse": 0, "mae": 0, "psnr": 100, "ssim": 1, "ssim_range2": 1}
 
 
-def test_a_perfect_forecast():
-    truth = data.EvaluationVideos("test", frames=2)[[0]]
-    scores = predict.score(truth, data.to_float(truth))
-    assert scores["mean"] == {"mse": 0, "mae": 0, "psnr": 100, "ssim": 1, "ssim_range2": 1}
-
-
-def test_the_shipped_weights_forecast_far_better_than_copying(script, tmp_path):
+def test_the_shipped_weights_forecast_as_they_always_have(script, tmp_path):
     status, output, _ = script(predict, "--count", 12, "--out", tmp_path)
     assert status == 0 and "worse than copying" not in output
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["mean"]["mse"] < scores["copy_last"]["mean"]["mse"] / 4
+    assert scores["mean"]["mse"] == pytest.approx(52.488, rel=1e-3)
     assert scores["copy_last"]["mean"]["mse"] > 250
     assert scores["mean"]["ssim"] > scores["copy_last"]["mean"]["ssim"]
     assert max(scores["mse"]) < min(scores["copy_last"]["mse"])
@@ -146,13 +141,6 @@ def test_a_smaller_count_takes_the_first_of_a_larger_one():
             predict.choose_indices(100, count)
 
 
-def test_help_builds_no_model(script, monkeypatch):
-    monkeypatch.delattr(models, "Forecaster")
-    monkeypatch.delattr(keras.models, "load_model")
-    status, output, _ = script(predict, "--help")
-    assert status == 0 and "--horizon" in output and "official" in output
-
-
 def test_the_official_file_is_read_frames_first_and_scored_to_its_end(
     script, trained_run, tmp_path, monkeypatch
 ):
@@ -204,117 +192,48 @@ def test_memory_does_not_grow_with_the_count(tmp_path, monkeypatch):
 # Own clips
 
 
-@pytest.fixture(scope="module")
-def run_on_clips(tmp_path_factory):
-    """A run on twelve colour clips of eight frames, in dBZ, and these: only to be read."""
-    path = tmp_path_factory.mktemp("clips") / "radar"
-    videos = np.random.default_rng(0).integers(0, 256, (12, 8, 24, 32, 3), dtype=np.uint8)
-    prepare(path, videos, value_range=(-32, 60), unit="dBZ")
-    train.train(replace(QUICK, frames=4, size=64, epochs=1, sampling_epochs=0, data=str(path)),
-                path.with_name("run"))  # fmt: skip
-    return path.with_name("run"), videos
-
-
 def test_a_run_on_clips_is_forecast_on_its_validation_clips_in_their_unit(
     script, run_on_clips, tmp_path
 ):
-    run, videos = run_on_clips
-    assert script(predict, run, "--out", tmp_path)[0] == 0
+    assert script(predict, run_on_clips, "--out", tmp_path)[0] == 0
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert [scores[name] for name in ("data", "context", "horizon")] == ["validation", 2, 2]
     assert scores["range"] == [-32, 60]
     with np.load(tmp_path / "predictions.npz") as arrays:
         # Of twelve clips the second and the last, in windows of four frames.
-        validation = videos[[1, 11]].reshape(4, 4, 24, 32, 3)
+        validation = CLIPS[[1, 11]].reshape(4, 4, 24, 32, 3)
         both = np.concatenate([arrays["context"], arrays["truth"]], axis=1)
         np.testing.assert_allclose(both, -32 + 92 * (validation / 255), atol=1e-4)
         assert arrays["range"].tolist() == [-32, 60]
         prediction = arrays["prediction"]
-    expected = models.rollout(runs.load_model(run), data.to_float(validation[:, :2]), 2)
+    expected = models.rollout(runs.load_model(run_on_clips), data.to_float(validation[:, :2]), 2)
     np.testing.assert_allclose(prediction, -32 + 92 * expected, atol=1e-3)
-    assert script(animate, run, "--count", 1, "--out", tmp_path)[0] == 0
+    assert script(animate, run_on_clips, "--count", 1, "--out", tmp_path)[0] == 0
     assert len(list(tmp_path.glob("run-validation-*.gif"))) == 1
 
 
 def test_clips_are_forecast_at_their_own_size(script, refused, run_on_clips, tmp_path):
-    run, videos = run_on_clips
-    np.save(tmp_path / "other.npy", videos[:2, :, :18, :26])
-    arguments = ["--data", tmp_path / "other.npy", "--out", tmp_path]
-    assert script(predict, run, *arguments)[0] == 0
+    np.save(tmp_path / "other.npy", CLIPS[:2, :, :18, :26])
+    arguments = [run_on_clips, "--out", tmp_path, "--data"]
+    assert script(predict, *arguments, tmp_path / "other.npy")[0] == 0
     prediction = np.load(tmp_path / "predictions.npz")["prediction"]
     assert prediction.shape == (4, 2, 18, 26, 3) and 0 <= prediction.min() <= prediction.max() <= 1
-    line = refused(predict, run, *arguments, "--context", 9)
+    line = refused(predict, *arguments, tmp_path / "other.npy", "--context", 9)
     assert "clips of 8 frames are shorter than --context 9" in line
-    assert "no test set" in refused(predict, run, "--data", "test", "--out", tmp_path)
-    np.save(tmp_path / "grey.npy", videos[..., 0])
-    arguments = ["--data", tmp_path / "grey.npy", "--out", tmp_path]
-    assert "1 channels; this model is for 3" in refused(predict, run, *arguments)
+    assert "no test set" in refused(predict, *arguments, "test")
+    np.save(tmp_path / "grey.npy", CLIPS[..., 0])
+    assert "1 channels; this model is for 3" in refused(predict, *arguments, tmp_path / "grey.npy")
 
 
 def test_a_models_config_is_that_of_its_run(run_on_clips, tmp_path):
-    run, _ = run_on_clips
-    assert predict.config_of(run).data == str(run.with_name("radar"))
-    assert predict.config_of(run / "best.keras") == predict.config_of(run)
-    shutil.copy(run / "best.keras", tmp_path)
+    assert predict.config_of(run_on_clips).data == str(run_on_clips.with_name("clips"))
+    best = run_on_clips / "best.keras"
+    assert predict.config_of(best) == predict.config_of(run_on_clips)
+    shutil.copy(best, tmp_path)
     assert predict.config_of(tmp_path / "best.keras") == train.Config()
 
 
-@pytest.mark.parametrize("spelling", ["mine", "sub/../mine", "linked"])
-def test_clips_are_not_written_over_however_their_folder_is_spelt(
-    refused, run_on_clips, tmp_path, monkeypatch, spelling
-):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("mine", "sub"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "linked").symlink_to("mine")
-    clips = tmp_path / "mine" / "predictions.npz"  # a prepared file may have any name
-    prepare(clips, run_on_clips[1][:1])
-    before = clips.read_bytes()
-    line = refused(predict, run_on_clips[0], "--data", "mine/predictions.npz", "--out", spelling)
-    assert "is an input" in line
-    assert clips.read_bytes() == before and files_in(tmp_path) == {"predictions.npz"}
-
-
 # What cannot be forecast
-
-REFUSED = [
-    (predict, "NOTHING", "no such model"),
-    (predict, "MODEL --count 10001", "10,000 videos"),
-    (predict, "MODEL --data tset", "tset"),
-    (predict, "MODEL --out FILE", "name another folder"),
-    (animate, "MODEL --format mp4 --page", "--page"),
-]
-MISREAD = [
-    (predict, "--count 0", "count"),
-    (predict, "--context 0", "context"),
-    (predict, "--horizon 10000000000000000000000", "less than or equal to 100000"),
-    (predict, "--seed -1", "seed"),
-    (predict, "--sprites -1", "sprites"),
-    (predict, "--count nan", "--count"),
-    (predict, "--seed one", "--seed"),
-    (predict, "--coutn 3", "--coutn"),
-    (animate, "--count 0", "count"),
-    (animate, "--format avi", "gif"),
-    (animate, "--fromat gif", "--fromat"),
-]
-
-
-@pytest.mark.parametrize("module, line, reason", REFUSED)
-def test_what_makes_no_sense_is_refused(
-    refused, trained_run, tmp_path, monkeypatch, module, line, reason
-):
-    (tmp_path / "FILE").touch()
-    monkeypatch.chdir(tmp_path)
-    assert reason in refused(module, *line.replace("MODEL", str(trained_run)).split())
-    assert files_in(tmp_path) == {"FILE"}
-
-
-@pytest.mark.parametrize("module, line, reason", MISREAD)
-def test_what_cannot_be_read_is_said_in_a_box(misread, tmp_path, monkeypatch, module, line, reason):
-    monkeypatch.chdir(tmp_path)
-    assert reason in misread(module, *line.split())
-    assert not any(tmp_path.iterdir())
-
 
 VIDEO = data.EvaluationVideos("test", frames=12, size=32)[[0]]
 NOT_IN_0_1 = {
@@ -341,16 +260,12 @@ def test_frames_outside_0_to_1_are_refused_everywhere(trained_run, name):
     ):
         with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
             use(videos)
-    if videos.dtype.kind == "f":
-        return
-    with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
-        model(videos)
-
-
-def test_bytes_are_divided_by_255_before_a_model_sees_them(trained_run):
+    if videos.dtype.kind != "f":
+        with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
+            model(videos)
     with pytest.raises(InputError, match="data.to_float divides uint8 by 255"):
-        models.rollout(runs.load_model(trained_run), VIDEO, 2)
-    np.testing.assert_array_equal(data.to_float(VIDEO), VIDEO / np.float32(255))
+        models.rollout(model, VIDEO, 2)
+    np.testing.assert_array_equal(right, VIDEO / np.float32(255))
 
 
 def test_values_beyond_the_range_within_a_file_end_in_one_line(refused, trained_run, tmp_path):
@@ -362,31 +277,15 @@ def test_values_beyond_the_range_within_a_file_end_in_one_line(refused, trained_
     assert files_in(tmp_path / "out") == set()
 
 
-def test_predictions_that_are_no_numbers_end_in_one_line(script, trained_run, tmp_path):
+def test_predictions_that_are_no_numbers_leave_the_old_files(script, trained_run, tmp_path):
     model = runs.load_model(trained_run)
     model.set_weights([1e30 * weights for weights in model.get_weights()])
     model.save(tmp_path / "huge.keras")
+    before = {"predictions.npz": b"old", "scores.json": b"[]"}
+    (tmp_path / "out").mkdir()
+    for name, content in before.items():
+        (tmp_path / "out" / name).write_bytes(content)
     arguments = [tmp_path / "huge.keras", "--count", 1, "--horizon", 2, "--out", tmp_path / "out"]
     status, _, errors = script(predict, *arguments)
-    assert status == 1 and len(errors.splitlines()) == 1
-    assert "no numbers" in errors and files_in(tmp_path / "out") == set()
-
-
-def test_a_full_disk_leaves_the_old_files(script, trained_run, tmp_path, monkeypatch):
-    arguments = [trained_run, "--count", 2, "--horizon", 1, "--out", tmp_path]
-    before = {"predictions.npz": b"old", "scores.json": b"[]"}
-    for name, content in before.items():
-        (tmp_path / name).write_bytes(content)
-    score_video, calls = predict.score_video, []
-
-    def disk_is_full_later(*videos):
-        calls.append(1)
-        if len(calls) == 4:  # when the first part has been written
-            raise OSError(28, "No space left on device")
-        return score_video(*videos)
-
-    monkeypatch.setattr(data, "BATCH_PIXELS", 1)  # a video at a time
-    monkeypatch.setattr(predict, "score_video", disk_is_full_later)
-    status, _, errors = script(predict, *arguments)
-    assert status == 1 and "No space left" in errors and len(errors.splitlines()) == 1
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert status == 1 and len(errors.splitlines()) == 1 and "no numbers" in errors
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

@@ -166,7 +166,7 @@ def test_stopped_processes_lose_at_most_an_epoch_each(script, quick_run, tmp_pat
 def half_way(quick_run, tmp_path):
     """A run of which two epochs are done."""
     ignore = shutil.ignore_patterns(f"{cli.UNFINISHED}*")
-    return shutil.copytree(moments_of(quick_run, 2)[0], tmp_path / "half-way", ignore=ignore)
+    return shutil.copytree(moments_of(quick_run, 2)[1], tmp_path / "half-way", ignore=ignore)
 
 
 def saved_bytes(folder):
