@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pydantic
 import tyro
 from PIL import PngImagePlugin
 
@@ -89,8 +90,9 @@ def prepare(sources, out, options=Options(), like=None):
     found = [(source, finding.find_files(source)) for source in sources]
     options = check_options(options, {file.suffix.lower() for _, files in found for file in files})
     check_out(out, found)
+    cli.refuse_input(out, like)
     if like is not None:
-        options = inherit(options, Prepared(like).options)
+        options = inherit(options, like)
     with Writer(out) as writer, cli.stop_politely() as is_pressed:
         all_values = [
             read_source(source, files, options, writer, is_pressed) for source, files in found
@@ -151,16 +153,17 @@ def check_options(options, endings):
     return dataclasses.replace(options, size=size, axes=axes)
 
 
-def inherit(options, others):
-    """`Options`, and where they say nothing those of a prepared file, a dict."""
-    if options.grey or options.colour:
-        others = others | {"grey": False, "colour": False}
-    missing = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in others.items()
-        if getattr(options, name) in (None, False) and value
-    }
-    return dataclasses.replace(options, **missing)
+def inherit(options, like):
+    """`Options`, and where they say nothing those of a prepared file."""
+    try:
+        others = pydantic.TypeAdapter(Options).validate_python(Prepared(like).options)
+    except pydantic.ValidationError:
+        raise InputError(f"{like} has options that prepare.py does not know") from None
+    for name, value in vars(others).items():
+        colours = name in ("grey", "colour") and (options.grey or options.colour)
+        if getattr(options, name) in (None, False) and not colours:
+            options = dataclasses.replace(options, **{name: value})
+    return options
 
 
 def sheet_of(out):
@@ -176,7 +179,7 @@ def check_out(out, found):
         raise InputError(f"{sheet} is there, and would be replaced: name another OUT")
     above = [place for place in (out.resolve(), *out.resolve().parents) if place.exists()]
     for source, files in found:
-        folders = {file.parent for file in files} if source.is_dir() else set()
+        folders = set() if files == [source] else {file.parent for file in files}
         if any(place.samefile(other) for place in above for other in {source, *folders}):
             raise InputError(f"{out} would lie in the source {source}: name another place")
 

@@ -40,6 +40,6 @@ def refuse_text(path):
 
 
 def state(file):
-    """What tells that a file, a path or a descriptor, has been written to: its size and time."""
+    """What tells that a file, a path or a descriptor, is another one or has been written to."""
     status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import prepare as write_prepared
 from PIL import Image
 
 import prepare
@@ -278,25 +279,39 @@ def test_no_file_is_lost_and_none_is_written_among_sources(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "in")
     (tmp_path / "notes").write_text("mine")
     (tmp_path / "a.png").write_text("mine")
+    write_prepared(tmp_path / "like", [movie()[..., None]])
+    (tmp_path / "same").symlink_to(tmp_path / "like")
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     outs = ["notes", "a", "in", "in/out", "link/out", "in/../in/new/out", "in/000.png"]
     for source, out in itertools.product(["in", "link"], outs):
         with pytest.raises(InputError):
             prepare.prepare([tmp_path / source], tmp_path / out)
+    with pytest.raises(InputError, match="is an input"):
+        prepare.prepare([tmp_path / "in"], tmp_path / "same", like=tmp_path / "like")
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
 
 
+def test_a_prepared_file_may_lie_beside_its_source(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    zarr.save(tmp_path / "a.zarr", movie())
+    assert prepared(tmp_path, tmp_path / "a.zarr").shape[0] == len(movie())
+
+
 def test_a_source_that_changes_while_it_is_read_ends_in_one_line(tmp_path, monkeypatch):
-    np.save(tmp_path / "a.npy", movie())
+    """Also if its size and its time are in the end what they were."""
+    path = tmp_path / "a.npy"
+    np.save(path, movie())
 
     def touched(*arguments):
-        os.utime(tmp_path / "a.npy", (0, 0))
+        before = path.stat()
+        np.save(path, movie()[::-1])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         return write(*arguments)
 
     write = prepare.write
     monkeypatch.setattr(prepare, "write", touched)
     with pytest.raises(InputError, match="has changed"):
-        prepared(tmp_path, tmp_path / "a.npy")
+        prepared(tmp_path, path)
     assert not (tmp_path / "out").exists()
 
 
