@@ -7,6 +7,7 @@ One letter names each axis of an array: N videos, T frames, H height, W width, C
 import contextlib
 import dataclasses
 import itertools
+import logging
 import math
 import os
 import re
@@ -31,9 +32,11 @@ USUAL_FRAMES = 20  # frames of a Moving MNIST video
 BLOCK_BYTES = 2**24  # about what is handed on at a time
 READ_BYTES = 2**27  # what is read at a time at most, where a chunk on the disk has many frames
 LONGEST_AXIS = 2**24  # an axis has so many coordinates at most
+MOST_FRAMES = 2**26  # of an array; headers may promise any number
 UNPACKED_BYTES = 2**32  # what an .npz file may take on the disk while it is read
 LETTERS = "one letter for each axis: N videos, T frames, H height, W width, C channels"
 GUESSES = ["HW", "HWC", "THW", "THWC", "TCHW", "NTHW", "NTHWC", "NTCHW", "NCTHW"]
+DEEPEST = 100  # groups within each other
 
 # What people and the CF conventions call the axes
 AXES = {
@@ -157,6 +160,9 @@ def _blocks(array, note, axes, select):
     frame_bytes = max(4, array.dtype.itemsize) * math.prod(length.get(x, 1) for x in "EHWC")
     if frame_bytes > 2 * READ_BYTES:
         raise InputError(f"its frames of {length['H']} x {length['W']} pixels are too large")
+    count = length.get("N", 1) * length.get("T", 1)
+    if count > MOST_FRAMES:
+        raise InputError(f"it says that it has {count:,} frames: at most {MOST_FRAMES:,} are read")
     if array.dtype.itemsize * math.prod(array.chunks) > 2 * READ_BYTES:
         raise InputError(f"its chunks of {array.chunks} are too large: store it in smaller ones")
 
@@ -340,6 +346,7 @@ def _open_npz(path, stack):
 def _open_tiff(path, stack, note):
     from tifffile import PHOTOMETRIC, TiffFile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is damaged is said once
     # Nothing but this file is read: the formats of some microscopes name others.
     file = stack.enter_context(TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False))
     series = file.series[0]
@@ -404,6 +411,8 @@ def _refuse_other_files(path):
     with h5py.File(path, "r", locking=False) as file:
 
         def elsewhere(name, link):
+            if name.count("/") > DEEPEST:
+                return f"its groups are more than {DEEPEST} deep"
             item = file[name] if isinstance(link, h5py.HardLink) else link
             if isinstance(item, h5py.ExternalLink):
                 return f"{name} is a link to another file, {item.filename}: give that one"
@@ -460,6 +469,9 @@ def _radar_numbers(group):
 def _open_zarr(path):
     import zarr
 
+    for member in path.rglob("*"):
+        if member.is_symlink() or not (member.is_file() or member.is_dir()):
+            raise InputError(f"{member} is a link, a pipe or a device: only plain files are read")
     root = zarr.open(path, mode="r")
     members = {"": root} if isinstance(root, zarr.Array) else dict(root.members(max_depth=None))
     arrays = {name: array for name, array in members.items() if isinstance(array, zarr.Array)}

@@ -1,6 +1,7 @@
 """Arrays of every kind of file become the frames that their owner means."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -258,6 +259,24 @@ def test_hdf5_reads_nothing_of_other_files(tmp_path):
             else:
                 file["v"] = h5py.ExternalLink("other.h5", "v")
         assert "file" in refusal(tmp_path / f"{kind}.h5")
+
+
+def test_zarr_reads_nothing_but_plain_files_of_its_own(tmp_path):
+    for kind in ("link", "pipe"):
+        zarr.create_array(tmp_path / f"{kind}.zarr", data=film(), chunks=(6, 16, 24))
+        chunk = tmp_path / f"{kind}.zarr/c/0/0/0"
+        chunk.rename(tmp_path / "elsewhere")
+        chunk.symlink_to(tmp_path / "elsewhere") if kind == "link" else os.mkfifo(chunk)
+        assert "only plain files" in refusal(tmp_path / f"{kind}.zarr")
+
+
+def test_what_a_header_promises_has_bounds(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("v", (2 * 10**9, 5, 8, 8), "u1", chunks=(1, 5, 8, 8))
+    assert "10,000,000,000 frames" in refusal(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["/".join("g" * 150)] = film()
+    assert "deep" in refusal(tmp_path / "b.h5")
 
 
 def test_zarr_in_both_versions(tmp_path):
