@@ -1,5 +1,7 @@
 """Your own clips, once they are prepared: what to train and to validate on, cut into videos."""
 
+import hashlib
+import os
 import shlex
 from pathlib import Path
 
@@ -29,7 +31,7 @@ class ArrayFile:
             videos = np.lib.format.open_memmap(path, mode="r")  # runs no code that a file holds
         except Exception:  # what a damaged file raises depends on the damage
             raise InputError(f"{path} is no array, or is damaged; {remedy}") from None
-        self.bytes = Path(path).stat().st_size
+        self.state = self._state()
         usual = videos.ndim == 4 or (videos.ndim == 5 and videos.shape[4] in (1, 3))
         if not usual or 0 in videos.shape or not (videos.dtype == "u1" or videos.dtype.kind == "f"):
             raise InputError(
@@ -39,16 +41,25 @@ class ArrayFile:
         videos = videos if videos.ndim == 5 else videos[..., None]
         self.videos = videos.swapaxes(0, 1) if frames_first else videos
         count, frames = self.videos.shape[:2]
-        self.digest = f"{self.bytes} bytes: {videos.dtype} {list(videos.shape)}"
         self.shape, self.dtype = (count * frames, *self.videos.shape[2:]), videos.dtype
         starts = frames * np.arange(count)
         self.spans = np.stack([starts, starts + frames], axis=1)  # (videos, 2)
         self.names = [f"video {n}" for n in range(count)]
 
+    @property
+    def digest(self):
+        """Hexadecimal SHA-256 of the file."""
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _state(self):
+        status = os.stat(self.path)
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
     def read(self, start, stop):
         """Frames of one video, counted through all of them: (stop - start, height, width, channels)."""
-        if Path(self.path).stat().st_size < self.bytes:  # reading the map would kill the process
-            raise InputError(f"{self.path} has become shorter while it was read")
+        if self._state() != self.state:  # if it is shorter, reading the map would kill the process
+            raise InputError(f"{self.path} has changed since it was opened: start again")
         video, frame = divmod(start, self.videos.shape[1])
         return np.array(self.videos[video, frame : frame + stop - start])
 
@@ -70,6 +81,8 @@ def open_clips(path):
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no file; {how_to_prepare(path)}")
     if prepared.is_prepared(path):
         return prepared.Prepared(path)
     if path.suffix.lower() == ".npy":

@@ -31,6 +31,8 @@ CHUNK_BYTES = 64 * 1024  # read and checked as one: a window of frames takes few
 
 def is_prepared(path):
     """Whether a file is a prepared one, perhaps a damaged one."""
+    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(len(FIRST_LINE)) == FIRST_LINE
@@ -231,9 +233,11 @@ class Prepared:
             self.names, self.unit = description["names"], description["unit"]
             self.value_range = tuple(description["value_range"])
             self.options, self.sources = description["options"], description["sources"]
+            low, high = self.value_range
             bounds = [0, *self.spans[:, 1]]
             if (
-                self.shape[-1] not in (1, 3)
+                not 0 < high - low < np.inf
+                or self.shape[-1] not in (1, 3)
                 or len(self.names) != len(self.spans) > 0
                 or (self.spans != np.stack([bounds[:-1], bounds[1:]], axis=1)).any()
                 or (np.diff(bounds) <= 0).any()

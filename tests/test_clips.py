@@ -119,13 +119,25 @@ def test_a_missing_file_is_not_to_be_prepared(tmp_path):
         clips.open_clips(tmp_path / "nothing.npy")
 
 
-def test_a_file_that_shrinks_while_it_is_read_ends_in_one_line(tmp_path):
-    """To read on would kill the process."""
-    np.save(tmp_path / "a.npy", VIDEOS)
-    opened = clips.open_clips(tmp_path / "a.npy")
-    os.truncate(tmp_path / "a.npy", 500)
-    with pytest.raises(InputError, match="has become shorter"):
+@pytest.mark.parametrize("size", [500, None])
+def test_a_file_that_changes_while_it_is_open_ends_in_one_line(tmp_path, size):
+    """Where it has become shorter, to read on would kill the process."""
+    path = tmp_path / "a.npy"
+    np.save(path, VIDEOS)
+    opened, before = clips.open_clips(path), clips.open_clips(path).digest
+    os.truncate(path, size) if size else np.save(path, 255 - VIDEOS)
+    os.utime(path, (0, 0))
+    with pytest.raises(InputError, match="has changed"):
         opened.read(12, 18)
+    assert opened.digest != before
+
+
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    os.mkfifo(tmp_path / "b")
+    for name in ("a.npy", "b"):
+        with pytest.raises(InputError):
+            clips.open_clips(tmp_path / name)
 
 
 # Training and validation
