@@ -39,6 +39,19 @@ from method.loop import NextFrameModel
 
 SHIPPED = data.ASSETS / "forecaster.keras"
 CHECKPOINT, INIT = "checkpoint.keras", "init.keras"
+# What nobody has yet who starts a run. The other files are written before it is one.
+OF_A_RUN = ("config.json", "best.keras", "last.keras", "log.csv", "curve.png", "samples")
+COLUMNS = (  # of log.csv
+    "epoch",
+    "videos",
+    "loss",
+    "frames_loss",
+    "val_mse",
+    "val_mse_first_frame",
+    "val_mse_last_frame",
+    "learning_rate",
+    "seconds",
+)
 TIMED_STEPS = 10  # from which the time of a run is estimated
 
 
@@ -63,7 +76,7 @@ def load_model(path):
         folder, path = path, path / "best.keras"
         if not path.exists():
             raise InputError(f"{folder} has no best.keras: a run has one after its first epoch")
-    if not path.exists():
+    if not path.is_file():  # a pipe would be waited for
         raise InputError(f"{path}: no such model: name the folder of a run, or a .keras file")
     if path.suffix != ".keras":
         raise InputError(f"{path} is not a .keras model: name one, or the folder of a run")
@@ -107,16 +120,19 @@ def copy_averaged_weights(model, averaged):
 
 
 def read_json(path, kind):
-    """The content of a run's JSON file, a `kind`: dict or list.
+    """The content of a run's JSON file, a `kind`: dict, or list of dicts.
 
     Raises:
         InputError: it is missing, or something else.
     """
+    if not Path(path).is_file():
+        raise InputError(f"{path} cannot be read: it is no file")
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    if type(content) is not kind:
+    items = content if kind is list else ()
+    if type(content) is not kind or any(type(item) is not dict for item in items):
         raise InputError(f"{path} was not written by a run: it should hold a {kind.__name__}")
     return content
 
@@ -139,7 +155,7 @@ def read_config(path, kind):
     path = Path(path)
     if path.suffix != ".json" or path.is_dir():
         path = path / "config.json"
-    if not path.exists():
+    if not path.is_file():
         raise InputError(f"there is no run with {path}: name the folder of a run")
     fields = read_json(path, dict)
     if fields.get("init") == INIT:
@@ -166,17 +182,18 @@ def read_log(folder, epochs=None):
     Raises:
         InputError: they are not there.
     """
-    if epochs == 0:
-        return []
     path = Path(folder) / "log.csv"
     try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))[:epochs]
-        columns = ("videos", "val_mse", "val_mse_first_frame", "val_mse_last_frame")
-        whole = len(rows) == epochs if epochs else len(rows) > 0
-        if whole and all(float(row[name]) > 0 for row in rows for name in columns):
-            return rows
-    except (OSError, ValueError, KeyError, TypeError):
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        rows = list(csv.DictReader(text.splitlines()))
+        # A kill may have left the row of an epoch that is to be done again.
+        whole = 0 <= len(rows) - epochs <= 1 if epochs is not None else len(rows) > 0
+        numbers = [float(row[name]) for row in rows for name in COLUMNS]
+        in_order = [float(row["epoch"]) for row in rows] == list(range(1, len(rows) + 1))
+        same_columns = all(len(row) == len(COLUMNS) for row in rows)
+        if whole and np.isfinite(numbers).all() and in_order and same_columns:
+            return rows[:epochs]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         pass
     raise InputError(f"{path} should have a row for each epoch, and has not: restore it")
 
@@ -249,12 +266,14 @@ class Run:
         if resume:
             self.check_resume()
         else:
-            made = [name for name in ("config.json", "best.keras") if (self.folder / name).exists()]
+            made = [name for name in OF_A_RUN if (self.folder / name).exists()]
             if made and devices.process == 0:
                 raise InputError(
                     f"{folder} holds a run already ({made[0]}): go on with it by --resume {folder}, "
                     "delete it, or choose another folder by --run"
                 )
+            for name in (CHECKPOINT, INIT, "environment.json"):
+                cli.refuse_input(self.folder / name, clips and clips.path, config.init)
             if config.init is not None:
                 self.initial = load_model(config.init)
         if devices.process == 0:
@@ -274,7 +293,7 @@ class Run:
                     f"{self.folder} was started with {field.name} {theirs}, and now it is {ours}: "
                     "only epochs may change"
                 )
-        last = read_json(self.folder / "environment.json", list)[-1]
+        *_, last = [{}, *read_json(self.folder / "environment.json", list)]
         if last.get("clips") != self.here.get("clips"):
             raise InputError(
                 f"{self.config.data} has changed since {self.folder} was started, or is another "
@@ -336,6 +355,11 @@ class Run:
         steps = int(ops.convert_to_numpy(model.optimizer.iterations))
         # Rounded up: steps that the scaling of float16's loss has skipped are not counted.
         self.epoch = -(-steps // self.config.steps_per_epoch)
+        skips = self.config.architecture.precision == "mixed_float16"
+        if steps % self.config.steps_per_epoch and not skips:
+            raise InputError(
+                f"{self.folder / CHECKPOINT} is not of the end of an epoch: restore it"
+            )
         self.rows = read_log(self.folder, self.epoch)
         rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
         if self.rows and not np.isclose(rate, float(self.rows[-1]["learning_rate"]), rtol=0.01):
@@ -404,7 +428,7 @@ class Run:
             atomic_write(self.folder / "log.csv") as path,
             open(path, "w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, self.rows[-1])
+            writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
         with atomic_write(self.folder / "curve.png") as path:
@@ -463,7 +487,7 @@ class Watch(keras.callbacks.Callback):
 
 def load_checkpoint(model, path):
     """Put a run's whole state into a compiled model, or refuse with an InputError."""
-    if not path.exists():
+    if not path.is_file():
         raise InputError(f"{path.parent} has no {path.name} to go on from")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -479,7 +503,7 @@ def load_checkpoint(model, path):
 
 def draw_curve(rows, copy_last_mse):
     """A figure of the validation error over training, from the rows of log.csv."""
-    videos = [int(row["videos"]) for row in rows]
+    videos = [float(row["videos"]) for row in rows]
     figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for column, label in [

@@ -63,7 +63,7 @@ class NextFrameModel(keras.Model):
     def __init__(self, architecture, **kwargs):
         # Each layer within says its own precision, and videos stay float32. Keras reads the model's
         # to know whether the loss must be scaled, as float16 needs.
-        super().__init__(**{"dtype": architecture.precision, "autocast": False, **kwargs})
+        super().__init__(**{**kwargs, "dtype": architecture.precision, "autocast": False})
         self.architecture = architecture
         # TensorFlow's own kernels are several times faster than XLA's on a CPU, and XLA takes
         # minutes to compile a video's gradient. JAX has nothing but XLA.

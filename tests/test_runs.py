@@ -24,6 +24,7 @@ from helpers import (
     load_checkpoint,
     log_of,
     options,
+    prepare,
 )
 from PIL import Image
 
@@ -239,6 +240,20 @@ def test_a_run_is_not_overwritten(refused, quick_run, tmp_path):
         (tmp_path / left).unlink()
 
 
+@pytest.mark.parametrize("name", ["last.keras", "log.csv", "init.keras", "environment.json"])
+def test_what_a_run_would_write_over_is_refused(refused, quick_run, tmp_path, name):
+    """Some of these a killed run may have left, and then they are only no input."""
+    path = tmp_path / name
+    if path.suffix == ".keras":
+        shutil.copy(quick_run / "last.keras", path)
+    else:
+        prepare(path, [np.zeros((40, 32, 32, 1), np.uint8)] * 2)
+    before = path.read_bytes()
+    source = "--init" if path.suffix == ".keras" else "--data"
+    line = refused(train, "--preset", "tiny", source, path, "--run", tmp_path)
+    assert name in line and path.read_bytes() == before and files_in(tmp_path) == {name}
+
+
 def test_a_checkpoint_of_another_optimizer_is_refused(monkeypatch, half_way):
     """Keras would begin with a new one, and say so in a warning."""
     before = saved_bytes(half_way)
@@ -264,7 +279,7 @@ NO_CONFIGS = [
 
 @pytest.mark.parametrize(
     "name, damage",
-    [(name, damage) for name in RUN_FILES for damage in ("missing", "cut", "folder")]
+    [(name, damage) for name in RUN_FILES for damage in ("missing", "cut", "folder", "pipe")]
     + [("config.json", text) for text in NO_CONFIGS],
     ids=lambda value: value[:40].encode(errors="replace").decode(),
 )
@@ -277,6 +292,8 @@ def test_a_damaged_run_is_not_gone_on_with(refused, quick_run, tmp_path, name, d
     (folder / name).unlink()
     if damage == "folder":
         (folder / name).mkdir()
+    elif damage == "pipe":  # which nobody waits for
+        os.mkfifo(folder / name)
     elif damage != "missing":
         content = damage.encode(errors="surrogateescape")
         (folder / name).write_bytes(whole[: len(whole) // 2] if damage == "cut" else content)
@@ -286,6 +303,38 @@ def test_a_damaged_run_is_not_gone_on_with(refused, quick_run, tmp_path, name, d
     if name == "config.json":
         assert name in refused(train, "--config", folder, "--run", tmp_path / "new")
     assert saved_bytes(folder) == before and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda log: log.replace("\n", ",1\n"),
+        lambda log: log.replace("val_mse,", "error,"),
+        lambda log: log.replace("\n1,", "\n1e999,"),
+        lambda log: log + log.splitlines()[-1] + "\n" + log.splitlines()[-1] + "\n",
+    ],
+    ids=["a column more", "another column", "no number", "two rows more"],
+)
+def test_a_log_that_cannot_go_on_is_refused_before_an_epoch_is_trained(refused, half_way, change):
+    log = half_way / "log.csv"
+    log.write_text(change(log.read_text()))
+    before = saved_bytes(half_way)
+    assert "log.csv" in refused(train, "--resume", half_way)
+    assert saved_bytes(half_way) == before
+
+
+def test_a_log_with_a_byte_order_mark_is_read(half_way):
+    log = half_way / "log.csv"
+    rows = runs.read_log(half_way)
+    log.write_text(log.read_text(), encoding="utf-8-sig")
+    assert runs.read_log(half_way) == rows
+
+
+def test_a_checkpoint_of_no_epochs_end_is_refused(refused, half_way):
+    model = load_checkpoint(half_way)
+    model.optimizer.iterations.assign(3)
+    model.save(half_way / runs.CHECKPOINT)
+    assert "end of an epoch" in refused(train, "--resume", half_way)
 
 
 # Files that are no models -----------------------------------------------------------------
