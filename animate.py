@@ -98,22 +98,22 @@ def write_gif(path, frames):
     frames = np.asarray(tall.convert("RGB")).reshape(frames.shape)
     durations = [1000 // FRAMES_PER_SECOND] * (len(frames) - 1)  # milliseconds
     durations.append(int(1000 * REST))
-    with atomic_write(path) as temporary:
-        imageio.imwrite(temporary, frames, plugin="pillow", duration=durations, loop=0)
+    write_bytes(path, frames, plugin="pillow", duration=durations, loop=0)
 
 
 def write_mp4(path, frames):
     """Write uint8 pictures (frames, height, width, 3) as an H.264 video."""
     # H.264 keeps colours at half the resolution, so many players need even sizes.
     height, width = (side - side % 2 for side in frames.shape[1:3])
+    frames = frames[:, :height, :width]
+    write_bytes(path, frames, plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND)
+
+
+def write_bytes(path, frames, **options):
+    """Write what imageio makes of frames; in memory first, for a full disk ends libraries badly."""
+    content = imageio.imwrite("<bytes>", frames, extension=path.suffix, **options)
     with atomic_write(path) as temporary:
-        imageio.imwrite(
-            temporary,
-            frames[:, :height, :width],
-            plugin="pyav",
-            codec="libx264",
-            fps=FRAMES_PER_SECOND,
-        )
+        temporary.write_bytes(content)
 
 
 def animate(request, models, config, format="gif", with_page=False):
@@ -142,7 +142,8 @@ def animate(request, models, config, format="gif", with_page=False):
         predictions = {"predicted": predictions.popitem()[1]}
     write = {"gif": write_gif, "mp4": write_mp4}[format]
     outputs = [request.out / f"{name}-{index:04d}.{format}" for index in indices]
-    for path in outputs:
+    strip, html = request.out / f"{name}-film-strip.png", request.out / "index.html"
+    for path in (*outputs, strip, *[html] * with_page):
         cli.refuse_input(path, request.data, *models)
     stills = []
     for n, path in enumerate(outputs):
@@ -151,19 +152,16 @@ def animate(request, models, config, format="gif", with_page=False):
         )
         stills.append(frames[-1])
         write(path, frames)
-        print(path)
-    path = request.out / f"{name}-film-strip.png"
-    with atomic_write(path) as temporary:
+    with atomic_write(strip) as temporary:
         pictures.forecast_strip(context, truth, predictions).save(temporary)
-    print(path)
     if with_page:
-        path = request.out / "index.html"
         milliseconds = {"each": 1000 / FRAMES_PER_SECOND, "last": 1000 * REST}
         (prediction,) = predictions.values()
         page.write_page(
-            path, context, truth, prediction, outputs, stills, predict.score, milliseconds
+            html, context, truth, prediction, outputs, stills, predict.score, milliseconds
         )
-        print(path)
+    # Once all is written: a print fails if its reader has gone.
+    print(*outputs, strip, *[html] * with_page, sep="\n")
     return outputs
 
 
@@ -173,8 +171,8 @@ def model_name(path):
 
 
 def short_name(path):
-    """The last part of a path, without our own endings, cut to what fits into a file's name."""
-    name = Path(path).name
+    """The last part of a path, without our own endings, as text that fits into a file's name."""
+    name = cli.visible(Path(path).name)
     for ending in (".keras", ".npy", ".prepared"):
         name = name.removesuffix(ending)
     return name.encode()[:60].decode(errors="ignore")

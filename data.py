@@ -303,10 +303,14 @@ def download_official():
         Its path.
 
     Raises:
+        InputError: the file that is there is another one.
         Failure: no connection, it broke, or the bytes are wrong.
     """
     if OFFICIAL_PATH.exists():
-        return OFFICIAL_PATH
+        with open(OFFICIAL_PATH, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == OFFICIAL_SHA256:
+                return OFFICIAL_PATH
+        raise InputError(f"{OFFICIAL_PATH} is not the official file, or is damaged: delete it")
     print(f"downloading {OFFICIAL_URL} ({OFFICIAL_BYTES / 2**20:.0f} MiB), once", flush=True)
     with atomic_write(OFFICIAL_PATH) as temporary:
         try:

@@ -53,9 +53,10 @@ from extras import cli, clips, runs
 from extras.cli import InputError
 from method import sprites
 
+SSIM_WINDOW = 7  # pixels
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
 
-Frames = Annotated[int, pydantic.Field(ge=1, le=100_000)]
+Frames = Annotated[int, pydantic.Field(ge=1, le=1000)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True)
@@ -181,6 +182,10 @@ def open_videos(request, config):
     else:
         opened = clips.open_clips(request.data)
         spans = opened.spans
+    if min(opened.shape[1:3]) < SSIM_WINDOW:
+        raise InputError(
+            f"{opened.path} has frames of less than {SSIM_WINDOW} x {SSIM_WINDOW} pixels"
+        )
     frames = min(frames, max(spans[:, 1] - spans[:, 0]))
     if frames < request.context:
         raise InputError(
@@ -329,12 +334,10 @@ def forecast_and_score(request, model, config):
             "indices": ((count,), int, [indices]),
         },
     )
-    print(f"predictions: {path}")
     if scored == 0:
+        print(f"predictions: {path}")
         print(f"{request.data} ends with the context: there is nothing to score")
         return
-    if scored < horizon:
-        print(f"{request.data} has {scored} frames after the context: only these are scored")
     scores, copying = mean_over_videos(scores), mean_over_videos(copying)
     names = ("data", "seed", "context", "horizon", "sprites")
     entry = {
@@ -346,7 +349,12 @@ def forecast_and_score(request, model, config):
         **scores,
         "copy_last": copying,
     }
-    runs.write_json(scores_path, [*earlier, entry])  # first, so that no failing print costs them
+    runs.write_json(
+        scores_path, [*earlier, entry]
+    )  # before a print, which fails if the reader has gone
+    print(f"predictions: {path}")
+    if scored < horizon:
+        print(f"{request.data} has {scored} frames after the context: only these are scored")
     print(f"scores: {scores_path}")
     print_scores(scores, copying)
     if scores["mean"]["mse"] > copying["mean"]["mse"]:

@@ -24,7 +24,7 @@ from extras import arrays, cli, films, finding, pictures
 from extras.blocks import state
 from extras.cli import InputError, atomic_write
 from extras.finding import LEFT_OUT
-from extras.prepared import Prepared, Writer, is_prepared
+from extras.prepared import Prepared, Writer, is_prepared, is_range
 from extras.values import Values, ask_for_range, fit, is_coloured, to_grey
 
 SMALLEST, LARGEST = 7, 2**13  # pixels of a frame's side; SSIM's window has 7
@@ -112,10 +112,11 @@ def prepare(sources, out, options=Options(), like=None):
         }
     prepared = Prepared(out)
     draw_sheet(prepared, sheet_of(out))
-    print(
+    line = (
         f"{out}: {len(prepared.names)} clips, {prepared.shape[0]} frames of {height} x {width} "
         f"pixels, {'in colour' if channels == 3 else 'grey'}; some are drawn in {sheet_of(out)}"
     )
+    print(cli.visible(line))
     if options.size is None and max(height, width) > LARGE:
         print("Frames of this size take long to train on: --size 64 makes smaller ones")
 
@@ -140,9 +141,9 @@ def check_options(options, endings):
         raise InputError(f"--fps {options.fps:g}: give frames a second, above 0 and up to 1000")
     if options.fps and endings.isdisjoint((*films.FILMS, ".gif", ".png", ".webp")):
         raise InputError("--fps is for films and animations, which have times: use --stride")
-    low, high = options.value_range or (0, 1)
-    if not 0 < high - low < np.inf:
-        raise InputError(f"--range {low:g} {high:g}: give LOW and HIGH, of which LOW is below HIGH")
+    if options.value_range and not is_range(*options.value_range):
+        given = " ".join(f"{value:g}" for value in options.value_range)
+        raise InputError(f"--range {given}: give LOW and HIGH, LOW below HIGH, within 1e38")
     if axes and not ({*"HW"} <= {*axes} <= {*"NTHWC"} and len({*axes}) == len(axes)):
         raise InputError(f"--axes {axes}: give {arrays.LETTERS}; H and W are needed")
     for name in ("axes", "variable", "select"):
@@ -206,7 +207,7 @@ def read_source(source, files, options, writer, is_pressed):
     of_arrays = {"axes": options.axes, "variable": options.variable, "select": options.select or ()}
     clips = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
     for name, paths, blocks in clips:
-        before = [state(path) for path in paths]
+        before = states(paths)
         keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
         stride = options.stride or 1
         part, parts, length = name, 1, 0
@@ -223,7 +224,7 @@ def read_source(source, files, options, writer, is_pressed):
                 write(frames, name, keeps_colour, options, values, writer)
             show_progress(files.index(paths[0]) / len(files), writer)
         writer.end_clip(part)
-        if before != [state(path) for path in paths]:
+        if before != states(paths):
             raise InputError(f"{name} has changed while it was read: start again when it is whole")
     lines, lengths = [], np.diff(writer.ends)[first_clip:]
     if len(lengths):
@@ -242,7 +243,7 @@ def read_source(source, files, options, writer, is_pressed):
     writer.sources.append({"path": str(source), "lines": lines})
     show_progress(1, writer)
     if len(lengths) or values.need_range:
-        print(f"{source}:", *lines, sep="\n  ")
+        print(*map(cli.visible, (f"{source}:", *lines)), sep="\n  ")
     return values
 
 
@@ -268,6 +269,11 @@ def write(frames, name, keeps_colour, options, values, writer):
     writer.append(frames)
 
 
+def states(paths):
+    """What tells that one of these, or a file in one that is a folder, has changed."""
+    return [state(file) for path in paths for file in (path, *path.rglob("*"))]
+
+
 def show_progress(done, writer):
     """Draw a bar on a terminal; done = 1 wipes it away."""
     if sys.stdout.isatty():
@@ -286,7 +292,7 @@ def draw_sheet(prepared, path):
         first, end = prepared.spans[clip]
         frames = [prepared.read(n, n + 1)[0] for n in (first, (first + end) // 2, end - 1)]
         rows.append([(frame[::smaller, ::smaller], pictures.REAL_COLOUR) for frame in frames])
-        name = prepared.names[clip].encode("utf-8", "replace").decode()
+        name = cli.visible(prepared.names[clip])
         labels.append(name if len(name) <= 11 else f"…{name[-10:]}")
     with atomic_write(path) as temporary:
         made_by = PngImagePlugin.PngInfo()

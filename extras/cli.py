@@ -31,7 +31,7 @@ def run(main):
     """
 
     def end(message, status):
-        message = " ".join(str(message).split())
+        message = visible(" ".join(str(message).split()))
         print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
         sys.exit(status)
 
@@ -57,6 +57,11 @@ def run(main):
         end("out of memory: smaller frames may fit, or in training a smaller --batch-size", 1)
 
 
+def visible(text):
+    """A text with escapes for what steers a terminal, or is no text: names hold anything."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
 def make_folder(path):
     """Make a folder to write to, before hours of work are done for it.
 
@@ -77,7 +82,7 @@ def refuse_input(output, *inputs):
     for path in inputs:
         both = path and os.path.exists(path) and os.path.exists(output)
         if both and os.path.samefile(output, path):
-            raise InputError(f"{output} is an input, and would be overwritten: name another --out")
+            raise InputError(f"{output} is an input, and would be overwritten: name another place")
 
 
 @contextlib.contextmanager

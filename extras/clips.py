@@ -33,7 +33,7 @@ class ArrayFile:
             raise InputError(f"{path} is no array, or is damaged; {remedy}") from None
         self.state = self._state()
         usual = videos.ndim == 4 or (videos.ndim == 5 and videos.shape[4] in (1, 3))
-        if not usual or 0 in videos.shape or not (videos.dtype == "u1" or videos.dtype.kind == "f"):
+        if not usual or 0 in videos.shape or videos.dtype.str[1:] not in ("u1", "f2", "f4", "f8"):
             raise InputError(
                 f"{path} holds {videos.dtype} of shape {videos.shape}, and not (videos, frames, "
                 f"height, width[, channels]) of uint8 or floats; {remedy}"
@@ -92,7 +92,9 @@ def open_clips(path):
 
 def how_to_prepare(path):
     """The line to type for a file that is not prepared yet."""
-    return f"prepare it first: {shlex.join(['python', 'prepare.py', str(path), f'{path}.prepared'])}"
+    return (
+        f"prepare it first: {shlex.join(['python', 'prepare.py', str(path), f'{path}.prepared'])}"
+    )
 
 
 def split_clips(spans, frames):

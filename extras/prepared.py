@@ -40,6 +40,11 @@ def is_prepared(path):
         return False
 
 
+def is_range(low, high):
+    """Whether there are values from low to high, which float32 can hold as well as low - high."""
+    return -1e38 <= low < high <= 1e38
+
+
 class _Disk(io.FileIO):
     """A file for HDF5, which ends Python if it cannot write: errors are kept for `check`."""
 
@@ -233,10 +238,9 @@ class Prepared:
             self.names, self.unit = description["names"], description["unit"]
             self.value_range = tuple(description["value_range"])
             self.options, self.sources = description["options"], description["sources"]
-            low, high = self.value_range
             bounds = [0, *self.spans[:, 1]]
             if (
-                not 0 < high - low < np.inf
+                not is_range(*self.value_range)
                 or self.shape[-1] not in (1, 3)
                 or len(self.names) != len(self.spans) > 0
                 or (self.spans != np.stack([bounds[:-1], bounds[1:]], axis=1)).any()

@@ -273,7 +273,7 @@ class Run:
                     "delete it, or choose another folder by --run"
                 )
             for name in (CHECKPOINT, INIT, "environment.json"):
-                cli.refuse_input(self.folder / name, clips and clips.path, config.init)
+                cli.refuse_input(self.folder / name, config.data, config.init)
             if config.init is not None:
                 self.initial = load_model(config.init)
         if devices.process == 0:

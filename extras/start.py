@@ -11,6 +11,10 @@ PACKAGES = ("PIL", "h5py", "imageio", "keras", "matplotlib", "numpy", "pydantic"
 KERAS_NEEDED = (3, 13, 2)  # also in requirements.txt, which says why
 
 
+for name in ("stdin", "stdout", "stderr"):  # in the order of their descriptors
+    if getattr(sys, name) is None:  # closed, as by 2>&-
+        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+
 error_output = os.dup(2)
 held_back = None  # where error output goes while libraries load, see `quiet`
 LOADED = b"loaded"

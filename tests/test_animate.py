@@ -5,6 +5,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+import pytest
 from helpers import files_in
 from PIL import Image
 
@@ -116,3 +117,16 @@ def test_mp4(script, trained_run, tmp_path):
     (path,) = tmp_path.glob("*.mp4")
     frames = imageio.imread(path, plugin="pyav")
     assert frames.shape[0] == 13 and frames.shape[3] == 3
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path, kind):
+    resource = pytest.importorskip("resource")
+    path, (_, hard) = tmp_path / f"a.{kind}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # Python ignores the signal
+    try:
+        with pytest.raises(OSError, match="too large"):
+            getattr(animate, f"write_{kind}")(path, np.repeat(video(9), 3, axis=-1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert not any(tmp_path.iterdir())

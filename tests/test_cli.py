@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,6 +57,7 @@ class ResourceExhaustedError(Exception):  # as TensorFlow's and JAX's are, no Py
     "error, status, line",
     [
         (InputError("no such\n  file"), 2, "no such file"),
+        (InputError("\x1b[2J\udcff\u202e"), 2, r"\x1b[2J\udcff\u202e"),
         (Failure("no connection"), 1, "no connection"),
         (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
         (KeyboardInterrupt(), 130, "stopped"),
@@ -96,6 +98,14 @@ def test_what_a_script_survives_and_what_ends_it(before, main, ended):
     code = f"import sys; from signal import *; {before}; from extras import cli; "
     environment = {"PYTHONIOENCODING": "cp1252:strict"}
     assert python("-c", f"{code}cli.run(lambda: {main})", **environment) == ended
+
+
+def test_closed_streams_stop_nothing(tmp_path):
+    code = f"from extras import start; print(1); open({str(tmp_path / 'a')!r}, 'w')"
+    line = [sys.executable, "-c", code]
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        assert subprocess.run(f"{shlex.join(line)} {closed}", shell=True, cwd=ROOT).returncode == 0
+        (tmp_path / "a").unlink()
 
 
 @pytest.mark.parametrize(

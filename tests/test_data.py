@@ -198,6 +198,9 @@ def test_the_official_file_is_downloaded_once(script, official):
     assert list(data.OFFICIAL_PATH.parent.iterdir()) == [data.OFFICIAL_PATH]
     official("missing")  # not even asked: the file is there
     assert data.download_official() == data.OFFICIAL_PATH
+    data.OFFICIAL_PATH.write_bytes(b"x" + Server.content[1:])
+    with pytest.raises(InputError, match="damaged"):
+        data.download_official()
 
 
 @pytest.mark.parametrize("fault", ["cut", "unmeasured cut", "wrong", "missing", "silent", "off"])

@@ -1,13 +1,15 @@
 """Forecasts and their scores: own predictions only, in the literature's figures, in whole files."""
 
 import functools
+import hashlib
 import json
+import os
 import shutil
 import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import CLIPS, files_in
+from helpers import CLIPS, TRAINED, files_in, prepare
 from skimage.metrics import structural_similarity
 
 import animate
@@ -148,6 +150,8 @@ def test_the_official_file_is_read_frames_first_and_scored_to_its_end(
     data.OFFICIAL_PATH.parent.mkdir()
     videos = data.EvaluationVideos("test", frames=20, size=32)[np.arange(103)]
     np.save(data.OFFICIAL_PATH, np.swapaxes(videos[..., 0], 0, 1))
+    sha256 = hashlib.sha256(data.OFFICIAL_PATH.read_bytes()).hexdigest()
+    monkeypatch.setattr(data, "OFFICIAL_SHA256", sha256)
     arguments = [trained_run, "--data", "official", "--horizon", 1, "--out", tmp_path]
     assert script(predict, *arguments)[0] == 0
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
@@ -231,6 +235,50 @@ def test_a_models_config_is_that_of_its_run(run_on_clips, tmp_path):
     assert predict.config_of(best) == predict.config_of(run_on_clips)
     shutil.copy(best, tmp_path)
     assert predict.config_of(tmp_path / "best.keras") == train.Config()
+
+
+@pytest.mark.parametrize("spelling", ["mine", "sub/../mine", "linked"])
+def test_clips_are_not_written_over_however_their_folder_is_spelt(
+    refused, run_on_clips, tmp_path, monkeypatch, spelling
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mine", "sub"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "linked").symlink_to("mine")
+    clips = tmp_path / "mine" / "predictions.npz"  # a prepared file may have any name
+    prepare(clips, CLIPS[:1])
+    before = clips.read_bytes()
+    line = refused(predict, run_on_clips, "--data", "mine/predictions.npz", "--out", spelling)
+    assert "is an input" in line
+    assert clips.read_bytes() == before and files_in(tmp_path) == {"predictions.npz"}
+
+
+def test_who_stops_reading_what_is_printed_loses_no_result(trained_run, tmp_path, monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(predict, "print", broken, raising=False)
+    request = predict.Request(trained_run, count=1, horizon=1, out=tmp_path)
+    with pytest.raises(BrokenPipeError):
+        predict.forecast_and_score(request, runs.load_model(trained_run), TRAINED)
+    assert files_in(tmp_path) == {"predictions.npz", "scores.json"}
+
+
+def test_a_name_that_is_no_text_names_an_animation():
+    assert animate.short_name(os.fsdecode(b"runs/\x1b\xff.npy")) == r"\x1b\udcff"
+
+
+def test_no_file_of_an_animation_is_written_over_its_data(refused, run_on_clips, tmp_path):
+    page = tmp_path / "index.html"
+    prepare(page, CLIPS[:1])
+    strip = tmp_path / f"{run_on_clips.name}-index.html-film-strip.png"
+    strip.hardlink_to(page)
+    before = page.read_bytes()
+    for options in ([], ["--page"]):
+        line = refused(animate, run_on_clips, "--data", page, "--out", tmp_path, *options)
+        assert "is an input" in line and page.read_bytes() == before
+        strip.unlink(missing_ok=True)
+    assert files_in(tmp_path) == {"index.html"}
 
 
 # What cannot be forecast

@@ -315,6 +315,32 @@ def test_a_source_that_changes_while_it_is_read_ends_in_one_line(tmp_path, monke
     assert not (tmp_path / "out").exists()
 
 
+def test_a_chunk_that_changes_while_a_zarr_folder_is_read_is_noticed(tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    zarr.save(tmp_path / "a.zarr", movie())
+    (chunk,) = (tmp_path / "a.zarr" / "c").rglob("0/0/0")
+
+    def touched(*arguments):
+        os.utime(chunk, (0, 0))
+        return write(*arguments)
+
+    write = prepare.write
+    monkeypatch.setattr(prepare, "write", touched)
+    with pytest.raises(InputError, match="has changed"):
+        prepared(tmp_path, tmp_path / "a.zarr")
+
+
+def test_names_that_steer_a_terminal_are_shown_escaped(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("\x1b[2Ja.npy", "b\r.npy", os.fsdecode(b"\xff.npy"), "\u202egnp.npy"):
+        np.save(tmp_path / "in" / name, movie())
+    (tmp_path / "in" / "\x1b]0;c\x07.mp4").touch()
+    prepared(tmp_path, tmp_path / "in")
+    output, errors = capsys.readouterr()
+    assert all(letter.isprintable() or letter == "\n" for letter in output + errors)
+    assert r"\x1b]0;c\x07.mp4 is empty" in output
+
+
 def test_the_command_line_says_how_sources_are_read_and_draws_a_sheet(
     tmp_path, monkeypatch, capsys
 ):
