@@ -271,7 +271,8 @@ def write(frames, name, keeps_colour, options, values, writer):
 
 def states(paths):
     """What tells that one of these, or a file in one that is a folder, has changed."""
-    return [state(file) for path in paths for file in (path, *path.rglob("*"))]
+    files = [file for path in paths for file in (path, *path.rglob("*"))]
+    return [(state(file), file.stat().st_ctime_ns) for file in files]  # which nobody sets back
 
 
 def show_progress(done, writer):

@@ -76,7 +76,7 @@ def test_what_stands_still_in_the_frames_stands_still_in_the_gif(tmp_path):
 def test_script_writes_an_animation_for_each_video_and_one_strip(script, trained_run, tmp_path):
     status, output, _ = script(animate, trained_run, "--out", tmp_path)
     assert status == 0
-    assert "--context 3 --horizon 3" in output  # it was trained on other lengths
+    assert "--context 2 --horizon 2" in output  # it was trained on other lengths
     paths = [line for line in output.splitlines() if line.startswith(str(tmp_path))]
     assert {str(tmp_path / name) for name in files_in(tmp_path)} == set(paths)
     *gifs, strip = map(Path, paths)
@@ -113,7 +113,7 @@ def test_two_models_beside_each_other_and_one_after_the_other(
 def test_mp4(script, trained_run, tmp_path):
     arguments = [trained_run, "--count", 1, "--horizon", 3, "--format", "mp4", "--out", tmp_path]
     status, output, _ = script(animate, *arguments)
-    assert status == 0 and "--context 3" not in output
+    assert status == 0 and "--context 2" not in output
     (path,) = tmp_path.glob("*.mp4")
     frames = imageio.imread(path, plugin="pyav")
     assert frames.shape[0] == 13 and frames.shape[3] == 3

@@ -51,7 +51,7 @@ MISREAD = [
     (train, "--size 24", "size Input should be greater than or equal to 28"),
     (predict, "--count 0", "count"),
     (predict, "--context 0", "context"),
-    (predict, "--horizon 10000000000000000000000", "less than or equal to 100000"),
+    (predict, "--horizon 10000000000000000000000", "less than or equal to 1000"),
     (predict, "--seed -1", "seed"),
     (predict, "--sprites -1", "sprites"),
     (predict, "--coutn 3", "--coutn"),
