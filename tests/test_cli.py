@@ -233,11 +233,13 @@ except KeyboardInterrupt:
 
 
 def test_the_first_ctrl_c_is_answered_at_once_and_the_second_interrupts(capfd):
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` has it
         for first in ("SIGINT", "SIGTERM"):
             with pytest.raises(KeyboardInterrupt), cli.stop_politely() as asked:
+                signal.raise_signal(signal.SIGHUP)
                 assert not asked()
                 signal.raise_signal(getattr(signal, first))
                 assert asked()
@@ -245,7 +247,8 @@ def test_the_first_ctrl_c_is_answered_at_once_and_the_second_interrupts(capfd):
             assert capfd.readouterr().err.count("stopping after this step") == 1
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_thread_gets_no_ctrl_c():
