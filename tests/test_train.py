@@ -1,6 +1,7 @@
 """Training: it learns, it repeats, it goes on; what fit is given; and what a config may say."""
 
 import dataclasses
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_a_run_that_is_stopped_goes_on_and_its_end_can_be_postponed(
     # Three epochs are done: of three the learning rates would have fallen by now.
     assert "has done 3 epochs" in refused(train, "--resume", late, "--epochs", 3)
     assert train.read_config(late) == shorter
+
+
+def test_a_run_in_float16_goes_on_after_steps_that_the_scaling_of_its_loss_has_skipped(
+    tmp_path, monkeypatch
+):
+    compile_eagerly = functools.partialmethod(keras.Model.compile, run_eagerly=True)
+    monkeypatch.setattr(keras.Model, "compile", compile_eagerly)
+    config = replace(QUICK, precision="mixed_float16", steps_per_epoch=4, epochs=2)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train.train(config, whole)
+    with interrupt_before_step(6), pytest.raises(KeyboardInterrupt):
+        train.train(config, parts)
+    train.train(config, parts, resume=True)
+    assert_same_run(whole, parts)
+    assert 0 < int(load_checkpoint(whole).optimizer.iterations) < 8
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(script, quick_run, tmp_path):
