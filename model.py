@@ -420,6 +420,7 @@ def rollout(model, context, horizon):
             model.
     """
     check_frames(context)
+    model.check_channels(context.shape[-1])
     context = ops.convert_to_numpy(context).astype("float32", copy=False)
     if not model.built:
         model.build()

@@ -95,6 +95,14 @@ class NextFrameModel(keras.Model):
                 f"has {len(self.weights)}: it has gained or lost a layer since"
             )
 
+    def check_channels(self, channels):
+        """Raise an InputError if frames have another number of channels; None: not known yet."""
+        if channels not in (None, self.architecture.channels):
+            raise InputError(
+                f"frames have {channels} channels; this model is for {self.architecture.channels} "
+                "(prepare.py has --grey and --colour)"
+            )
+
     def build(self, inputs_shape=None):
         # One step on zeros builds every layer, for frames of any size.
         size = (16, 16)
@@ -125,11 +133,7 @@ class NextFrameModel(keras.Model):
         else:
             videos, real_mask = inputs, None
         check_dtype(videos.dtype)
-        if videos.shape[-1] != self.architecture.channels:
-            raise InputError(
-                f"frames have {videos.shape[-1]} channels; this model is for "
-                f"{self.architecture.channels} (prepare.py has --grey and --colour)"
-            )
+        self.check_channels(videos.shape[-1])
         batch, frames, height, width, _ = ops.shape(videos)
         if real_mask is None:
             real_mask = ops.ones((batch, frames), "bool")
