@@ -349,9 +349,8 @@ def forecast_and_score(request, model, config):
         **scores,
         "copy_last": copying,
     }
-    runs.write_json(
-        scores_path, [*earlier, entry]
-    )  # before a print, which fails if the reader has gone
+    # Before a print, which fails if its reader has gone.
+    runs.write_json(scores_path, [*earlier, entry])
     print(f"predictions: {path}")
     if scored < horizon:
         print(f"{request.data} has {scored} frames after the context: only these are scored")

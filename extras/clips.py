@@ -1,13 +1,13 @@
 """Your own clips, once they are prepared: what to train and to validate on, cut into videos."""
 
 import hashlib
-import os
 import shlex
 from pathlib import Path
 
 import numpy as np
 
 from extras import prepared
+from extras.blocks import state
 from extras.cli import InputError
 
 
@@ -31,7 +31,7 @@ class ArrayFile:
             videos = np.lib.format.open_memmap(path, mode="r")  # runs no code that a file holds
         except Exception:  # what a damaged file raises depends on the damage
             raise InputError(f"{path} is no array, or is damaged; {remedy}") from None
-        self.state = self._state()
+        self.state = state(path)
         usual = videos.ndim == 4 or (videos.ndim == 5 and videos.shape[4] in (1, 3))
         if not usual or 0 in videos.shape or videos.dtype.str[1:] not in ("u1", "f2", "f4", "f8"):
             raise InputError(
@@ -52,13 +52,11 @@ class ArrayFile:
         with open(self.path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _state(self):
-        status = os.stat(self.path)
-        return status.st_ino, status.st_size, status.st_mtime_ns
-
     def read(self, start, stop):
         """Frames of one video, counted through all of them: (stop - start, height, width, channels)."""
-        if self._state() != self.state:  # if it is shorter, reading the map would kill the process
+        if (
+            state(self.path) != self.state
+        ):  # if it is shorter, reading the map would kill the process
             raise InputError(f"{self.path} has changed since it was opened: start again")
         video, frame = divmod(start, self.videos.shape[1])
         return np.array(self.videos[video, frame : frame + stop - start])

@@ -41,17 +41,10 @@ SHIPPED = data.ASSETS / "forecaster.keras"
 CHECKPOINT, INIT = "checkpoint.keras", "init.keras"
 # What nobody has yet who starts a run. The other files are written before it is one.
 OF_A_RUN = ("config.json", "best.keras", "last.keras", "log.csv", "curve.png", "samples")
-COLUMNS = (  # of log.csv
-    "epoch",
-    "videos",
-    "loss",
-    "frames_loss",
-    "val_mse",
-    "val_mse_first_frame",
-    "val_mse_last_frame",
-    "learning_rate",
-    "seconds",
-)
+COLUMNS = (
+    "epoch", "videos", "loss", "frames_loss", "val_mse", "val_mse_first_frame", "val_mse_last_frame",
+    "learning_rate", "seconds",
+)  # fmt: skip
 TIMED_STEPS = 10  # from which the time of a run is estimated
 
 
