@@ -397,7 +397,7 @@ class Run:
                 "epoch": epoch + 1,
                 "videos": (epoch + 1) * self.config.steps_per_epoch * self.config.batch_size,
                 "loss": f"{logs['loss']:.4f}",
-                "frames_loss": f"{logs[self.config.loss]:.4f}",  # without the motion's
+                "frames_loss": f"{logs['frames_loss']:.4f}",  # without the motion's
                 "val_mse": f"{error.mean():.6g}",
                 "val_mse_first_frame": f"{error[0]:.6g}",
                 "val_mse_last_frame": f"{error[-1]:.6g}",

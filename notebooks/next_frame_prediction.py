@@ -170,9 +170,9 @@ print("Keras's own layer says the same:", np.allclose(h, keras_says, atol=1e-5))
 #
 # With each frame, a layer with 3 × 3 kernels sees only one pixel farther. So layers are stacked,
 # each reading what the one below says. This is `KerasExample`, the stack that the Keras site shows:
-# ConvLSTM2D layers, BatchNormalization between them (`norms`), and a convolution that paints the
-# next frame. (On the site that convolution also sees the frame that is to be predicted; here it
-# does not.) Its `step`:
+# ConvLSTM2D layers (with `relu` instead of tanh), BatchNormalization between them (`norms`), and a
+# convolution that paints the next frame. (On the site that convolution also sees the frame that is
+# to be predicted; here it does not.) Its `step`:
 #
 # ```python
 # x, new_states = frame, []
@@ -244,6 +244,7 @@ print("predictions:", tuple(predictions.shape), f" parameters: {stack.count_para
 
 # %%
 config = train.PRESETS["tiny"]
+# config = train.PRESETS["keras-small"]  # the Keras site's stack; its layers are `layers`
 # config = replace(config, epochs=10)  # a hyperparameter of training
 # config = replace(config, architecture=replace(config.architecture, filters=32))  # of the model
 if QUICK:
@@ -277,7 +278,7 @@ for name, model in {"tiny": train.build_model(config), "shipped": shipped}.items
 # %%
 for epoch in range(config.sampling_epochs + 1):
     batches = train.Batches(config, data.TrainingVideos(frames=config.frames), epoch)
-    inputs, targets = batches[len(batches) // 2]
+    inputs, targets = batches[config.steps_per_epoch // 2]
     masks = ["".join("#" if real else "." for real in mask) for mask in inputs["real_mask"]]
     print(f"epoch {epoch + 1}:", *masks, sep="   ")
 print("videos and targets:", targets.shape, " real_mask:", inputs["real_mask"].shape)
@@ -288,10 +289,10 @@ print("videos and targets:", targets.shape, " real_mask:", inputs["real_mask"].s
 # optimizer Muon trains the kernels of hidden layers, and Adam all other weights.
 #
 # `train.train` is what `python train.py --preset tiny` runs. It leaves a folder with the weights, a
-# log, pictures, and all that is needed to go on. It prints a line for each epoch: `squared_error`
-# is the mean error of all 11 predictions, those within the context too (`frames_loss` in the log);
-# `loss` is that plus the motion's part; `val_mse` is the error of the 6 predictions after the
-# context, for validation videos and with a moving average of the weights.
+# log, pictures, and all that is needed to go on. It prints a line for each epoch: `frames_loss` is
+# the mean error of all 11 predictions, those within the context too; `loss` is that plus the
+# motion's part; `val_mse` is the error of the 6 predictions after the context, for validation
+# videos and with a moving average of the weights.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
@@ -317,8 +318,8 @@ lines = {label: (epochs, [float(row[column]) for row in log]) for label, column 
 curves(lines, "epoch", "Training and validation")
 
 # %% [markdown]
-# Both are squared errors of predicted frames, but the training loss counts the first frames, too,
-# and at first real frames help. A validation error that rises while the loss falls would mean that
+# Both are squared errors of predicted frames, but `frames_loss` counts the first frames, too, and
+# at first real frames help. A validation error that rises while `frames_loss` falls would mean that
 # videos are learned by heart. Here they cannot be: each is seen once.
 #
 # ## 7. Ten frames in, ten frames out
@@ -365,8 +366,8 @@ compare(truths[0], ("ours", ours[0]), ("shipped", better[0]))
 # %% [markdown]
 # The same as a GIF, for two videos: the real one, the forecast of the model that you have just
 # trained, and that of the shipped one. All show the same context first, framed in grey; where a
-# border turns orange, the forecast begins. The file to hand in is **`outputs/my-forecast.gif`**, in
-# the project's folder. (`python animate.py` and the run's folder make others.)
+# border turns orange, the forecast begins. The file is **`outputs/my-forecast.gif`**, in the
+# project's folder. (`python animate.py runs/notebook-DATE` makes others.)
 
 # %%
 rows = []
@@ -599,4 +600,4 @@ for name, score in scores.items():
 # walls as exactly as the frames show them; the model has to learn that law from pixels, and its own
 # blurred predictions become its inputs. From there to the **floor**: to measure the digits and use
 # the law perfectly. And the floor itself: what the context does not tell. (The last two errors
-# are of 1,000 test videos, from `benchmarks/README.md`, and the others of our validation videos.)
+# are of 1,000 test videos, from `benchmarks/logs`, and the others of our validation videos.)

@@ -178,9 +178,9 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 #
 # Con cada fotograma, una capa con kernels de 3 × 3 solo alcanza a ver un píxel más lejos. Por eso
 # se apilan varias capas: cada una lee la salida de la anterior. Esto es `KerasExample`, la pila que
-# enseña la web de Keras: capas ConvLSTM2D, BatchNormalization entre ellas (`norms`) y una
-# convolución que pinta el fotograma siguiente. (En la web, esa convolución ve también el fotograma
-# que hay que predecir; aquí no). Su método `step`:
+# enseña la web de Keras: capas ConvLSTM2D (con `relu` en lugar de tanh), BatchNormalization entre
+# ellas (`norms`) y una convolución que pinta el fotograma siguiente. (En la web, esa convolución ve
+# también el fotograma que hay que predecir; aquí no). Su método `step`:
 #
 # ```python
 # x, new_states = frame, []
@@ -254,6 +254,7 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 
 # %%
 config = train.PRESETS["tiny"]
+# config = train.PRESETS["keras-small"]  # la pila de la web de Keras; sus capas son `layers`
 # config = replace(config, epochs=10)  # un hiperparámetro del entrenamiento
 # config = replace(config, architecture=replace(config.architecture, filters=32))  # del modelo
 if QUICK:
@@ -289,7 +290,7 @@ for name, model in {"tiny": train.build_model(config), "incluido": shipped}.item
 # %%
 for epoch in range(config.sampling_epochs + 1):
     batches = train.Batches(config, data.TrainingVideos(frames=config.frames), epoch)
-    inputs, targets = batches[len(batches) // 2]
+    inputs, targets = batches[config.steps_per_epoch // 2]
     masks = ["".join("#" if real else "." for real in mask) for mask in inputs["real_mask"]]
     print(f"época {epoch + 1}:", *masks, sep="   ")
 print("vídeos y objetivos:", targets.shape, " real_mask:", inputs["real_mask"].shape)
@@ -302,10 +303,10 @@ print("vídeos y objetivos:", targets.shape, " real_mask:", inputs["real_mask"].
 #
 # En la terminal, `python train.py --preset tiny` llama a esta misma función, `train.train`. La
 # función deja una carpeta con los pesos, un registro, imágenes y todo lo necesario para reanudar el
-# entrenamiento, e imprime una línea por época: `squared_error` es el error medio de las 11
-# predicciones, incluidas las del contexto (en el registro, `frames_loss`); `loss`, esa cifra más la
-# parte del movimiento; `val_mse`, el error de las 6 predicciones que siguen al contexto, en vídeos
-# de validación y con una media móvil de los pesos.
+# entrenamiento, e imprime una línea por época: `frames_loss` es el error medio de las 11
+# predicciones, incluidas las del contexto; `loss`, esa cifra más la parte del movimiento;
+# `val_mse`, el error de las 6 predicciones que siguen al contexto, en vídeos de validación y con
+# una media móvil de los pesos.
 
 # %%
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
@@ -331,9 +332,9 @@ lines = {label: (epochs, [float(row[column]) for row in log]) for label, column 
 curves(lines, "época", "Entrenamiento y validación")
 
 # %% [markdown]
-# Ambas líneas son errores cuadráticos de fotogramas predichos, pero la pérdida cuenta también los
-# primeros fotogramas, y al principio los fotogramas reales ayudan. Si el error de validación
-# subiera mientras baja la pérdida, el modelo estaría aprendiendo los vídeos de memoria. Aquí no
+# Ambas líneas son errores cuadráticos de fotogramas predichos, pero `frames_loss` cuenta también
+# los primeros fotogramas, y al principio los fotogramas reales ayudan. Si el error de validación
+# subiera mientras baja `frames_loss`, el modelo estaría aprendiendo los vídeos de memoria. Aquí no
 # puede: ve cada uno una sola vez.
 #
 # ## 7. Entran diez fotogramas, salen diez
@@ -381,9 +382,8 @@ compare(truths[0], ("el nuestro", ours[0]), ("el incluido", better[0]))
 # %% [markdown]
 # Lo mismo en un GIF, con dos vídeos: el real, la predicción del modelo que acabas de entrenar y la
 # del incluido. Todos muestran primero el mismo contexto, con borde gris; cuando un borde se vuelve
-# naranja, empieza la predicción. El archivo que hay que entregar es
-# **`outputs/mi-prediccion.gif`**, en la carpeta del proyecto. (`python animate.py`, con la carpeta
-# del entrenamiento, crea otros).
+# naranja, empieza la predicción. El archivo es **`outputs/mi-prediccion.gif`**, en la carpeta del
+# proyecto. (`python animate.py runs/notebook-FECHA` crea otros).
 
 # %%
 rows = []
@@ -398,7 +398,7 @@ play("mi-prediccion.gif", np.concatenate(rows, axis=1), "Vídeos reales junto a 
 #
 # Dos vídeos no demuestran nada. `predict.score` compara muchas predicciones con los fotogramas
 # reales. El MSE es el error cuadrático, sumado sobre todos los píxeles de un fotograma (la M es de
-# *media*, pero los artículos sobre Moving MNIST lo dan así). El SSIM compara estructuras; 1
+# *media*, pero los artículos sobre Moving MNIST dan la suma). El SSIM compara estructuras; 1
 # significa que las imágenes son iguales. Un modelo que valga algo tiene que equivocarse menos que
 # la simple copia del último fotograma. (El SSIM castiga sobre todo el velo gris que `tiny` deja en
 # el fondo negro: ahí puede quedar por debajo de la copia).
@@ -625,5 +625,5 @@ for name, score in scores.items():
 # paredes con toda la precisión que permiten los fotogramas; el modelo tiene que aprender esa ley a
 # partir de píxeles, y además sus propias predicciones borrosas se convierten en su entrada. De ahí
 # a la **cota inferior**: medir los dígitos y aplicar la ley a la perfección. Y la propia cota: lo
-# que el contexto no dice. (Los dos últimos errores, tomados de `benchmarks/README.md`, son los de
+# que el contexto no dice. (Los dos últimos errores, tomados de `benchmarks/logs`, son los de
 # 1000 vídeos de prueba; los demás, los de nuestros vídeos de validación).
