@@ -25,10 +25,11 @@ from extras.blocks import state
 from extras.cli import InputError, atomic_write
 from extras.finding import LEFT_OUT
 from extras.prepared import Prepared, Writer, is_prepared, is_range
-from extras.values import Values, ask_for_range, fit, is_coloured, to_grey
+from extras.values import Values, ask_for_range, covering, fit, is_coloured, to_grey
 
 SMALLEST, LARGEST = 7, 2**13  # pixels of a frame's side; SSIM's window has 7
 LARGE = 256  # pixels; larger frames take long to train on
+MUCH_OF_A_FRAME = 0.9  # if --size keeps less, that is said
 MANY_LINES = 12
 SHEET_CLIPS, SHEET_PIXELS = 8, 128
 SOFTWARE = "prepare.py"  # what a sheet says of itself, so that it may be replaced
@@ -93,6 +94,8 @@ def prepare(sources, out, options=Options(), like=None):
     cli.refuse_input(out, like)
     if like is not None:
         options = inherit(options, like)
+        given = {name: value for name, value in vars(options).items() if value not in (None, False)}
+        print(f"options, with those of {like}: {given}")
     with Writer(out) as writer, cli.stop_politely() as is_pressed:
         all_values = [
             read_source(source, files, options, writer, is_pressed) for source, files in found
@@ -113,7 +116,7 @@ def prepare(sources, out, options=Options(), like=None):
     prepared = Prepared(out)
     draw_sheet(prepared, sheet_of(out))
     line = (
-        f"{out}: {len(prepared.names)} clips, {prepared.shape[0]} frames of {height} x {width} "
+        f"{out}: clips: {len(prepared.names)}; frames: {prepared.shape[0]}, of {height} x {width} "
         f"pixels, {'in colour' if channels == 3 else 'grey'}; some are drawn in {sheet_of(out)}"
     )
     print(cli.visible(line))
@@ -220,6 +223,10 @@ def read_source(source, files, options, writer, is_pressed):
                 part = f"{name} [{parts}]"
             frames = block.frames[-length % stride :: stride]
             length += len(block.frames)
+            if options.size is not None:
+                share = np.prod(options.size) / np.prod(covering(*frames.shape[1:3], options.size))
+                if share < MUCH_OF_A_FRAME:
+                    note(f"--size keeps the middle {share:.0%} of its frames", name)
             if len(frames):
                 write(frames, name, keeps_colour, options, values, writer)
             show_progress(files.index(paths[0]) / len(files), writer)

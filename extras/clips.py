@@ -171,7 +171,7 @@ def training_sets(opened, frames):
     validation = Windows(opened, validation_spans, frames, step=frames)
     names = [opened.names[np.searchsorted(opened.spans[:, 1], end)] for _, end in validation_spans]
     print(
-        f"training clips: {len(spans)}; validation: {len(validation)} stretches of {frames} frames, "
+        f"training clips: {len(spans)}; videos for validation: {len(validation)}, of {frames} frames, "
         f"of {', '.join(names[:3])}{' and others' * (len(names) > 3)}"
     )
     return training, validation
