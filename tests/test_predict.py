@@ -237,22 +237,6 @@ def test_a_models_config_is_that_of_its_run(run_on_clips, tmp_path):
     assert predict.config_of(tmp_path / "best.keras") == train.Config()
 
 
-@pytest.mark.parametrize("spelling", ["mine", "sub/../mine", "linked"])
-def test_clips_are_not_written_over_however_their_folder_is_spelt(
-    refused, run_on_clips, tmp_path, monkeypatch, spelling
-):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("mine", "sub"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "linked").symlink_to("mine")
-    clips = tmp_path / "mine" / "predictions.npz"  # a prepared file may have any name
-    prepare(clips, CLIPS[:1])
-    before = clips.read_bytes()
-    line = refused(predict, run_on_clips, "--data", "mine/predictions.npz", "--out", spelling)
-    assert "is an input" in line
-    assert clips.read_bytes() == before and files_in(tmp_path) == {"predictions.npz"}
-
-
 def test_who_stops_reading_what_is_printed_loses_no_result(trained_run, tmp_path, monkeypatch):
     def broken(*_):
         raise BrokenPipeError
