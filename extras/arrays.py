@@ -384,8 +384,15 @@ def _open_tiff(path, stack, note):
 def _open_netcdf(path, stack):
     """NetCDF of all versions, and HDF5, by the library that knows what is packed or missing."""
     with open(path, "rb") as file:
-        if file.read(3) != b"CDF":
-            _refuse_other_files(path)
+        start = file.read(4)
+    if start in (b"CDF\1", b"CDF\2"):
+        # By a damaged header NetCDF's own library crashes, or never comes to an end; SciPy raises.
+        import scipy.io
+
+        with warnings.catch_warnings(action="ignore"):
+            scipy.io.netcdf_file(path, mmap=True).close()
+    elif not start.startswith(b"CDF"):
+        _refuse_other_files(path)
     with contextlib.suppress(ImportError):
         import hdf5plugin  # packings that HDF5 does not know itself
 

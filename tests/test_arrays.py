@@ -305,3 +305,18 @@ def test_frames_of_one_chunk_are_read_together(tmp_path, monkeypatch):
         file.create_dataset("v", data=film(60), chunks=(60, 4, 4), compression="gzip")
     blocks = list(arrays.read_arrays(tmp_path / "a.h5", print))
     assert len(blocks) == 30 and len({id(block.frames.base) for block in blocks}) == 1
+
+
+@pytest.mark.parametrize("place, value", [(12, 127), (13, 255), (64, 127)])
+def test_a_damaged_header_of_netcdf_is_refused(tmp_path, place, value):
+    """NetCDF's own library would kill the process, or never come to an end."""
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w", format="NETCDF3_CLASSIC") as file:
+        for name, length in zip("tyx", (6, 16, 24)):
+            file.createDimension(name, length)
+        file.createVariable("v", "f4", tuple("tyx"))[:] = film()
+    np.testing.assert_array_equal(read(path)[0][0][..., 0], film())
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+    refusal(path)
