@@ -389,8 +389,8 @@ def _open_netcdf(path, stack):
         # By a damaged header NetCDF's own library crashes, or never comes to an end; SciPy raises.
         import scipy.io
 
-        with warnings.catch_warnings(action="ignore"):
-            scipy.io.netcdf_file(path, mmap=True).close()
+        warnings.filterwarnings("ignore", "Cannot close a netcdf_file")  # which may come late
+        scipy.io.netcdf_file(path, mmap=True).close()
     elif not start.startswith(b"CDF"):
         _refuse_other_files(path)
     with contextlib.suppress(ImportError):
