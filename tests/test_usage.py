@@ -26,6 +26,7 @@ REFUSED = [
     (train, "--resume A-RUN --loss binary_crossentropy", "only epochs may change"),
     (train, "--resume A-RUN --epochs 8", "has done 6 epochs"),
     (train, "--context 20", "--frames 20 leaves nothing to predict after --context 20"),
+    (train, "--batch-size 200000", "lower one of them"),
     (train, "--preset keras-example --remat", "not for keras-example"),
     (train, "--data NOTHING", "no such file"),
     (train, "--data FILE", "python prepare.py"),
