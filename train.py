@@ -423,11 +423,12 @@ def train(config, folder, resume=False, log=None):
         run.copy_initial_weights(model)
         compile_model(model, config)
         run.restore(model)
-        print(
+        line = (
             f"{config.model}, {model.count_params():,} parameters, {config.architecture.precision}; "
             f"{config.epochs} epochs of {config.steps_per_epoch} batches of {config.batch_size} "
             f"videos, into {folder}"
         )
+        print(cli.visible(line))
         for remark in config.remarks():
             print(remark)
         if architecture.precision == "float32" and devices.computes_bfloat16() and not resume:

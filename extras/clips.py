@@ -54,9 +54,7 @@ class ArrayFile:
 
     def read(self, start, stop):
         """Frames of one video, counted through all of them: (stop - start, height, width, channels)."""
-        if (
-            state(self.path) != self.state
-        ):  # if it is shorter, reading the map would kill the process
+        if state(self.path) != self.state:  # to read a map that is shorter kills the process
             raise InputError(f"{self.path} has changed since it was opened: start again")
         video, frame = divmod(start, self.videos.shape[1])
         return np.array(self.videos[video, frame : frame + stop - start])

@@ -307,7 +307,7 @@ class Run:
         if isinstance(error, OSError):  # the disk is full, say
             raise Failure(f"{error}; then {go_on}") from None
         if isinstance(error, KeyboardInterrupt):
-            print(f"\nstopped; {go_on}", file=sys.stderr)
+            print(f"\nstopped; {cli.visible(go_on)}", file=sys.stderr)
 
     def copy_initial_weights(self, model):
         """Give a new model the weights that `--init` names.
@@ -362,10 +362,11 @@ class Run:
                 f"weights: --config {self.folder} --init {self.folder} --run OTHER"
             )
         if self.epoch == self.config.epochs:
-            print(
+            line = (
                 f"All epochs of {self.folder} are done. Start another run from its weights: "
                 f"--config {self.folder} --init {self.folder} --run OTHER"
             )
+            print(cli.visible(line))
         if devices.process == 0:
             starts = read_json(self.folder / "environment.json", list)
             write_config(self.folder, self.config)
@@ -471,11 +472,12 @@ class Watch(keras.callbacks.Callback):
         if devices.process > 0 or not self.run.rows:
             return
         best = min(self.run.rows, key=lambda row: float(row["val_mse"]))
+        folder = cli.visible(self.run.folder)
         print(
             f"best validation MSE {best['val_mse']} after epoch {best['epoch']}, against "
-            f"{self.run.copy_last_mse:.6g} for copying the last frame: {self.run.folder}/best.keras"
+            f"{self.run.copy_last_mse:.6g} for copying the last frame: {folder}/best.keras"
         )
-        print(f"look at it: python animate.py {self.run.folder}")
+        print(f"look at it: python animate.py {folder}")
 
 
 def load_checkpoint(model, path):

@@ -85,9 +85,10 @@ def test_a_run_in_float16_goes_on_after_steps_that_the_scaling_of_its_loss_has_s
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(script, quick_run, tmp_path):
-    folder = shutil.copytree(quick_run, tmp_path / "run")
+    folder = shutil.copytree(quick_run, tmp_path / "run\x1b[31m")
     status, output, _ = script(train, "--resume", folder)
     assert status == 0 and "best validation MSE" in output
+    assert "\x1b" not in output  # names do not steer a terminal
     assert "for copying the last frame" in output
     for name in ("log.csv", "best.keras", "last.keras", "checkpoint.keras"):
         assert (folder / name).read_bytes() == (quick_run / name).read_bytes()
