@@ -27,7 +27,7 @@ from keras import ops
 from method import motion
 from method.loop import NextFrameModel, check_frames
 
-Size = Annotated[int, pydantic.Field(ge=1, le=4096)]
+Size = Annotated[int, pydantic.Field(ge=1, le=1024)]
 Depth = Annotated[int, pydantic.Field(ge=0, le=100)]
 
 
@@ -146,7 +146,9 @@ class Architecture:
     memory; heads and measured motion are always float32."""
 
     # Of `KerasExample`
-    layers: Annotated[tuple[tuple[Size, Size], ...], pydantic.Field(min_length=1)] = (
+    layers: Annotated[
+        tuple[tuple[Size, Size], ...], pydantic.Field(min_length=1, max_length=100)
+    ] = (
         (64, 5),
         (64, 3),
         (64, 1),

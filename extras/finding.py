@@ -28,7 +28,10 @@ def find_files(source):
         raise InputError(f"{source}: no such file or folder")
     if is_prepared(source):
         raise InputError(f"{source} is a prepared file already")
-    found = list(_walk(source, set()))
+    try:
+        found = list(_walk(source, set()))
+    except RecursionError:
+        raise InputError(f"{source} has folders too deep within each other") from None
     if not found:
         raise InputError(f"{source} has no files that end in {' '.join(ENDINGS)}")
     return sorted(found, key=lambda file: (natural(file.parent), natural(file.name)))

@@ -14,7 +14,7 @@ from helpers import prepare as write_prepared
 from PIL import Image
 
 import prepare
-from extras import names
+from extras import finding, names
 from extras.cli import InputError
 from extras.prepared import Prepared
 
@@ -358,3 +358,12 @@ def test_the_command_line_says_how_sources_are_read_and_draws_a_sheet(
     assert {field.name for field in dataclasses.fields(prepare.Options)} == set(
         Prepared(tmp_path / "out").options
     )
+
+
+def test_folders_that_are_too_deep_end_in_one_line(tmp_path, monkeypatch):
+    def too_deep(*_):
+        raise RecursionError
+
+    monkeypatch.setattr(finding, "_walk", too_deep)
+    with pytest.raises(InputError, match="too deep"):
+        prepared(tmp_path, tmp_path)
