@@ -147,9 +147,8 @@ def animate(request, models, config, format="gif", with_page=False):
         cli.refuse_input(path, request.data, *models)
     stills = []
     for n, path in enumerate(outputs):
-        frames = side_by_side(
-            context[n], truth[n], {name: videos[n] for name, videos in predictions.items()}
-        )
+        of_video = {label: prediction[n] for label, prediction in predictions.items()}
+        frames = side_by_side(context[n], truth[n], of_video)
         stills.append(frames[-1])
         write(path, frames)
     with atomic_write(strip) as temporary:

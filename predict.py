@@ -53,7 +53,6 @@ from extras import cli, clips, runs
 from extras.cli import InputError
 from method import sprites
 
-SSIM_WINDOW = 7  # pixels
 SCORES = ("mse", "mae", "psnr", "ssim", "ssim_range2")
 
 Frames = Annotated[int, pydantic.Field(ge=1, le=1000)]
@@ -182,9 +181,9 @@ def open_videos(request, config):
     else:
         opened = clips.open_clips(request.data)
         spans = opened.spans
-    if min(opened.shape[1:3]) < SSIM_WINDOW:
+    if min(opened.shape[1:3]) < clips.SMALLEST:
         raise InputError(
-            f"{opened.path} has frames of less than {SSIM_WINDOW} x {SSIM_WINDOW} pixels"
+            f"{opened.path} has frames of less than {clips.SMALLEST} x {clips.SMALLEST} pixels"
         )
     frames = min(frames, max(spans[:, 1] - spans[:, 0]))
     if frames < request.context:

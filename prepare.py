@@ -23,11 +23,12 @@ from PIL import PngImagePlugin
 from extras import arrays, cli, films, finding, pictures
 from extras.blocks import state
 from extras.cli import InputError, atomic_write
+from extras.clips import SMALLEST
 from extras.finding import LEFT_OUT
 from extras.prepared import Prepared, Writer, is_prepared, is_range
 from extras.values import Values, ask_for_range, covering, fit, is_coloured, to_grey
 
-SMALLEST, LARGEST = 7, 2**13  # pixels of a frame's side; SSIM's window has 7
+LARGEST = 2**13  # pixels of a frame's side
 LARGE = 256  # pixels; larger frames take long to train on
 MUCH_OF_A_FRAME = 0.9  # if --size keeps less, that is said
 MANY_LINES = 12
@@ -208,8 +209,8 @@ def read_source(source, files, options, writer, is_pressed):
         notes.setdefault(line, dict.fromkeys([name]))[name] = None
 
     of_arrays = {"axes": options.axes, "variable": options.variable, "select": options.select or ()}
-    clips = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
-    for name, paths, blocks in clips:
+    found = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
+    for name, paths, blocks in found:
         before = states(paths)
         keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
         stride = options.stride or 1
@@ -236,10 +237,10 @@ def read_source(source, files, options, writer, is_pressed):
     lines, lengths = [], np.diff(writer.ends)[first_clip:]
     if len(lengths):
         shortest, longest = min(lengths), max(lengths)
-        frames = f"{shortest} to {longest}" if shortest < longest else f"{shortest}"
+        length = f"{shortest} to {longest}" if shortest < longest else f"{shortest}"
         height, width = writer.frames.shape[1:3]
-        clips = f"{len(lengths)} clip{'s' * (len(lengths) > 1)}"
-        lines.append(f"{clips} of {frames} frames, {height} x {width} pixels")
+        count = f"{len(lengths)} clip{'s' * (len(lengths) > 1)}"
+        lines.append(f"{count} of {length} frames, {height} x {width} pixels")
     lines += values.describe(options.value_range)
     in_order = sorted(notes.items(), key=lambda item: not item[0].startswith(LEFT_OUT))
     for line, (first, *others) in in_order:

@@ -10,6 +10,8 @@ from extras import prepared
 from extras.blocks import state
 from extras.cli import InputError
 
+SMALLEST = 7  # pixels of a frame's side; SSIM's window has 7
+
 
 class ArrayFile:
     """Videos of a `.npy` file, to be read as a `prepared.Prepared` file is.

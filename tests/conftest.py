@@ -1,12 +1,14 @@
 """What several tests share: running a script within this process, and three short trainings."""
 
 import dataclasses
+import functools
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
+import keras
 import pytest
 from helpers import CLIPS, ON_CLIPS, QUICK, TRAINED, prepare
 
@@ -58,6 +60,13 @@ def misread(script):
         return text
 
     return run
+
+
+@pytest.fixture
+def eagerly(monkeypatch):
+    """Training steps are not compiled: that takes longer than a few of them."""
+    compile_eagerly = functools.partialmethod(keras.Model.compile, run_eagerly=True)
+    monkeypatch.setattr(keras.Model, "compile", compile_eagerly)
 
 
 @pytest.fixture(scope="session")

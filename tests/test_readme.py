@@ -1,6 +1,5 @@
 """What the README says works as it is written: its commands, its code, its links, its numbers."""
 
-import functools
 import importlib
 import json
 import re
@@ -10,9 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
-import pytest
 
 import data
 import model as models
@@ -39,13 +36,6 @@ def commands():
     skipped = "pytest|--help|official|benchmarks/"
     lines = [line for line in lines if line.startswith("python ") and not re.search(skipped, line)]
     return list(dict.fromkeys(lines))
-
-
-@pytest.fixture
-def eagerly(monkeypatch):
-    """Training steps are not compiled: that takes longer than the few that are done here."""
-    compile_eagerly = functools.partialmethod(keras.Model.compile, run_eagerly=True)
-    monkeypatch.setattr(keras.Model, "compile", compile_eagerly)
 
 
 def test_commands(tmp_path, monkeypatch, script, eagerly):

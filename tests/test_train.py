@@ -1,7 +1,6 @@
 """Training: it learns, it repeats, it goes on; what fit is given; and what a config may say."""
 
 import dataclasses
-import functools
 import re
 import shutil
 from pathlib import Path
@@ -70,10 +69,8 @@ def test_a_run_that_is_stopped_goes_on_and_its_end_can_be_postponed(
 
 
 def test_a_run_in_float16_goes_on_after_steps_that_the_scaling_of_its_loss_has_skipped(
-    tmp_path, monkeypatch
+    tmp_path, eagerly
 ):
-    compile_eagerly = functools.partialmethod(keras.Model.compile, run_eagerly=True)
-    monkeypatch.setattr(keras.Model, "compile", compile_eagerly)
     config = replace(QUICK, precision="mixed_float16", steps_per_epoch=4, epochs=2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train.train(config, whole)
