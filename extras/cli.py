@@ -27,12 +27,14 @@ def run(main):
     """Run `main` with the arguments of the command line.
 
     Exit status: 0, or 2 for wrong usage or input, or 1 for a failure while running, or
-    130 after Ctrl-C. Errors are one line on standard error.
+    130 after Ctrl-C. Errors are one line on standard error. The script ends without a word where
+    what it prints has no more reader, as with `| head`.
     """
 
     def end(message, status):
         message = visible(" ".join(str(message).split()))
-        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the status still tells if nobody can read the line
+            print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
         sys.exit(status)
 
     for number in STOPPING:
@@ -45,9 +47,14 @@ def run(main):
         main()
     except InputError as error:
         end(error, 2)
-    except KeyboardInterrupt:
-        end("stopped", 130)
-    except (Failure, OSError) as error:
+    except KeyboardInterrupt as interrupt:
+        end(f"stopped{interrupt}", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes in the end
+        sys.exit(1)
+    except OSError as error:
+        end(reason(error), 1)
+    except Failure as error:
         end(error, 1)
     except Exception as error:
         # JAX, TensorFlow, and NumPy when it makes videos, each have their own name for this.
@@ -55,6 +62,11 @@ def run(main):
         if not any(name in f"{type(error)} {error}" for name in names):
             raise
         end("out of memory: smaller frames may fit, or in training a smaller --batch-size", 1)
+
+
+def reason(error):
+    """An OSError as a person would say it: without its number."""
+    return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
 
 
 def visible(text):
@@ -142,6 +154,10 @@ def atomic_write(path):
         with open(temporary, "rb+") as file:  # on the disk first, for the power may fail
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if str(error.filename) == str(temporary):
+            error.filename = path  # the name that a person knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

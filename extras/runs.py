@@ -305,9 +305,9 @@ class Run:
             return
         go_on = f"go on with: python train.py --resume {shlex.quote(str(self.folder))}"
         if isinstance(error, OSError):  # the disk is full, say
-            raise Failure(f"{error}; then {go_on}") from None
+            raise Failure(f"{cli.reason(error)}; then {go_on}") from None
         if isinstance(error, KeyboardInterrupt):
-            print(f"\nstopped; {cli.visible(go_on)}", file=sys.stderr)
+            raise KeyboardInterrupt(f"; {go_on}") from None
 
     def copy_initial_weights(self, model):
         """Give a new model the weights that `--init` names.

@@ -119,7 +119,7 @@ def test_speed(benchmark, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["memory.py --preset tiny", "scaling.py"])
+@pytest.mark.parametrize("command", ["cost.py --preset tiny", "scaling.py"])
 def test_on_jax(command):
     pytest.importorskip("jax")
     script, *arguments = command.split()

@@ -59,8 +59,10 @@ class ResourceExhaustedError(Exception):  # as TensorFlow's and JAX's are, no Py
         (InputError("no such\n  file"), 2, "no such file"),
         (InputError("\x1b[2J\udcff\u202e"), 2, r"\x1b[2J\udcff\u202e"),
         (Failure("no connection"), 1, "no connection"),
-        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (OSError(13, "Permission denied", "a.npy"), 1, "a.npy: Permission denied"),
         (KeyboardInterrupt(), 130, "stopped"),
+        (KeyboardInterrupt("; go on with"), 130, "stopped; go on with"),
         (MemoryError("Unable to allocate 80 GiB"), 1, "out of memory: smaller frames may fit"),
         (ResourceExhaustedError("80 GiB"), 1, "out of memory: smaller frames may fit"),
         (RuntimeError("RESOURCE_EXHAUSTED: 80 GiB"), 1, "out of memory: smaller frames may fit"),
@@ -92,6 +94,9 @@ def test_a_fault_of_ours_shows_where_it_is():
         # A console that cannot show a name costs no result.
         ("name = '\\u043a\\u043b.mp4'", "print(name) or print(name, file=sys.stderr)",
          (0, *2 * ["??.mp4\n"])),
+        # Whoever reads no further, as `head`, has been answered.
+        ("import os; reading, writing = os.pipe(); os.close(reading); os.dup2(writing, 1)",
+         "print(1, flush=True)", (1, "", "")),
     ],
 )  # fmt: skip
 def test_what_a_script_survives_and_what_ends_it(before, main, ended):
@@ -296,4 +301,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with cli.atomic_write(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+    with pytest.raises(FileNotFoundError) as missing, cli.atomic_write(path):
+        pass  # nothing has been written
+    assert missing.value.filename == path
     assert [file.name for file in path.parent.iterdir()] == ["text.json"]

@@ -1,9 +1,12 @@
-"""How much memory a training step needs on one device, counted without computing anything.
+"""What a training step costs on one device, counted without computing anything.
 
-    KERAS_BACKEND=jax python benchmarks/memory.py
-    KERAS_BACKEND=jax python benchmarks/memory.py --preset cpu --batch-size 32 --plan
+    KERAS_BACKEND=jax python benchmarks/cost.py
+    KERAS_BACKEND=jax python benchmarks/cost.py --preset cpu --batch-size 32 --plan
 
-Takes a minute or two. Prints, in GB for each precision: the state of the training (weights, their
+Takes a minute or two. Prints first what the parts of a model's step compute for one frame, on its
+way forward, and what they read and write for it, by XLA's count for this machine in the preset's
+precision. (A CPU's bfloat16 is counted as float32.) A step of training goes through it for each
+frame but the last, and twice as much on its way back. Then, in GB for each precision: the state of the training (weights, their
 average, the optimizer's moments) and the gradient; these and what JAX keeps of the steps of a
 video until it has gone back through them; the same with `--remat`, which keeps only what each step
 was given, and the rest of one step at a time. What a library needs to compute a convolution is
@@ -29,7 +32,9 @@ if __name__ == "__main__":
 import jax
 import keras
 import tyro
+from keras import ops
 
+import model as models
 import train
 from extras import cli
 from extras.cli import InputError
@@ -49,6 +54,27 @@ def training(config):
         model.metrics_variables,
     )
     return model, tuple([variable.value for variable in group] for group in groups), batch
+
+
+def work(architecture, size, batch=8):
+    """Yield (part, GFLOP, MB moved) of one frame's way forward through the `Forecaster`."""
+    model = models.Forecaster(architecture)
+    model.build()
+    frame = ops.zeros((batch, size, size, architecture.channels))
+    states = model.initial_states(batch, size, size)
+    history, measured = model.measure_motion(frame, states)
+    x, features, _ = model.run_stacks(frame, history, measured)
+    parts = [
+        ("convolutions, all but the motion's heads", model.run_stacks, frame, history, measured)
+    ]
+    if architecture.motion_radius:
+        parts += [
+            ("motion measured", model.measure_motion, frame, states),
+            ("motion's heads, pixels moved", model.move, frame, history, x, features),
+        ]
+    for name, function, *arguments in parts:
+        cost = jax.jit(function).lower(*arguments).compile().cost_analysis()
+        yield name, cost["flops"] / batch / 1e9, cost["bytes accessed"] / batch / 1e6
 
 
 def kept_for_the_gradient(config):
@@ -85,7 +111,7 @@ def planned(config):
 def main(
     preset: Literal[tuple(train.PRESETS)] = "gpu", batch_size: int | None = None, plan: bool = False
 ):
-    """How much memory a training step needs on one device.
+    """What a training step costs on one device.
 
     Args:
         preset: a preset of train.py.
@@ -97,6 +123,11 @@ def main(
     batch_size = train.PRESETS[preset].batch_size if batch_size is None else batch_size
     if batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: give 1 or more")
+    config = train.PRESETS[preset]
+    if config.model == "forecaster":
+        print(f"{preset}, a frame's way forward {'':26} GFLOP   MB moved")
+        for part, gflop, megabytes in work(config.architecture, config.size):
+            print(f"{part:50} {gflop:9.3f} {megabytes:10.1f}", flush=True)
     print(f"{preset}, batches of {batch_size}, in GB")
     print("precision       state and gradient   in all   with remat")
     for precision in ("float32", "mixed_bfloat16"):
