@@ -69,7 +69,7 @@ LOSSES = {
 
 MODELS = {"forecaster": models.Forecaster, "keras-example": models.KerasExample}
 
-BATCH_PIXELS = 2**28  # of a batch at most; as float32 they take 1 GB
+LARGEST_BATCH = 2**28  # of a batch at most; as float32 they take 1 GB
 
 Count = Annotated[int, pydantic.Field(ge=1, le=10**6)]
 
@@ -145,10 +145,10 @@ class Config:
             raise InputError(
                 f"--frames {self.frames} leaves nothing to predict after --context {self.context}"
             )
-        if self.batch_size * self.frames * self.size**2 > BATCH_PIXELS:
+        if self.batch_size * self.frames * self.size**2 > LARGEST_BATCH:
             raise InputError(
                 f"--batch-size {self.batch_size} with --frames {self.frames} makes more than "
-                f"{BATCH_PIXELS:,} pixels: lower one of them"
+                f"{LARGEST_BATCH:,} pixels: lower one of them"
             )
         if self.model == "keras-example" and self.remat:
             raise InputError(

@@ -269,12 +269,6 @@ class Run:
                 cli.refuse_input(self.folder / name, config.data, config.init)
             if config.init is not None:
                 self.initial = load_model(config.init)
-        if devices.process == 0:
-            cli.make_folder(self.folder)
-            # What a killed run left. Deeper folders may be those of other runs.
-            for place in (self.folder, self.folder / "samples"):
-                for leftover in place.glob(f"{cli.UNFINISHED}*"):
-                    leftover.unlink()
 
     def check_resume(self):
         """Raise an InputError unless the folder's run can go on with this config and these clips."""
@@ -332,8 +326,15 @@ class Run:
         """Begin: write what the run can be resumed from; or load it into a compiled model.
 
         Raises:
-            InputError: a file of the run is missing or damaged, or it is too late for other epochs.
+            InputError: nothing can be written to the folder, a file of the run is missing or damaged,
+                or it is too late for other epochs.
         """
+        if devices.process == 0:
+            cli.make_folder(self.folder)
+            # What a killed run left. Deeper folders may be those of other runs.
+            for place in (self.folder, self.folder / "samples"):
+                for leftover in place.glob(f"{cli.UNFINISHED}*"):
+                    leftover.unlink()
         if not self.resume:
             if devices.process == 0:
                 if self.initial is not None:
