@@ -357,8 +357,8 @@ def forecast_and_score(request, model, config):
     print_scores(scores, copying)
     if scores["mean"]["mse"] > copying["mean"]["mse"]:
         print(
-            "These forecasts are worse than copying the last frame: the model does not know such "
-            "videos. Train one on them: python train.py --data PATH"
+            "These forecasts are worse than copying the last frame: train the model longer, or on "
+            "such videos (python train.py --data PATH)"
         )
 
 

@@ -179,12 +179,13 @@ class Config:
                 "them"
             )
         # `layers` is all that the Keras site's stack has, and what the forecaster has not.
+        default = models.Architecture()
         unused = [
             field.name
             for field in dataclasses.fields(self.architecture)
             if (field.name == "layers") == (self.model == "forecaster")
             and field.name not in ("channels", "precision")
-            and getattr(self.architecture, field.name) != field.default
+            and getattr(self.architecture, field.name) != getattr(default, field.name)
         ]
         if unused:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)

@@ -237,14 +237,13 @@ print("predictions:", tuple(predictions.shape), f" parameters: {stack.count_para
 #
 # `train.PRESETS` has several sizes. We train `tiny`: three ConvLSTM2D layers, and 1,200 videos. The
 # project also ships the weights of a larger model, trained on a GPU with 240,000 videos ("shipped"
-# below).
+# below). The stack of section 4 trains in the terminal: `python train.py --preset keras-small`.
 #
 # Each hyperparameter is a field of `train.Config` or, for the layers, of `Architecture` in
-# `model.py`, with its explanation below it. To change one, take the `#` from a line:
+# `model.py`, with its explanation below it. To change one, take the `# ` from the start of a line:
 
 # %%
 config = train.PRESETS["tiny"]
-# config = train.PRESETS["keras-small"]  # the Keras site's stack; its layers are `layers`
 # config = replace(config, epochs=10)  # a hyperparameter of training
 # config = replace(config, architecture=replace(config.architecture, filters=32))  # of the model
 if QUICK:
@@ -252,7 +251,7 @@ if QUICK:
     config = replace(config, **small)
 
 shipped = runs.load_model(runs.SHIPPED)
-for name, model in {"tiny": train.build_model(config), "shipped": shipped}.items():
+for name, model in {"to train": train.build_model(config), "shipped": shipped}.items():
     print(f"{name}: {model.count_params():,} parameters")
 
 # %% [markdown]
@@ -318,14 +317,14 @@ lines = {label: (epochs, [float(row[column]) for row in log]) for label, column 
 curves(lines, "epoch", "Training and validation")
 
 # %% [markdown]
-# Both are squared errors of predicted frames, but `frames_loss` counts the first frames, too, and
-# at first real frames help. A validation error that rises while `frames_loss` falls would mean that
-# videos are learned by heart. Here they cannot be: each is seen once.
+# Both are squared errors of predicted frames. But `frames_loss` also counts predictions within the
+# context, and in the first epochs later frames are real, too. So compare the shapes of the lines,
+# not their heights. No video can be learned by heart: each is seen once.
 #
 # ## 7. Ten frames in, ten frames out
 #
 # Now some validation videos at random (another seed, other videos). The model reads ten frames, and
-# predicts ten more without ever seeing a real frame again. In `model.rollout` a mask says so, and
+# predicts ten more without ever seeing a real frame again. In `models.rollout` a mask says so, and
 # the last real frame already gives the first prediction:
 #
 # ```python
@@ -501,7 +500,7 @@ plt.show()
 
 # %% [markdown]
 # In orange: the motion that the model expects, the mean of the possible ones, weighted by their
-# probabilities. An arrow ends where the pixels should be in the next frame. In blue: what
+# probabilities. An arrow ends where the pixels should be in the next frame. In cyan: what
 # `block_matching` measures once that frame is there. Watch the lower edge. Where one displacement
 # has nearly all the probability, the model is sure, and the pixels move as they are. Where several
 # share it, the moved pixels are a mixture, and that is the blur.
@@ -509,18 +508,20 @@ plt.show()
 # ## 12. Your turn
 #
 # 1. **Twenty frames ahead.** Take a video of 30 frames, `data.EvaluationVideos("validation",
-#    frames=30)[[0]]`, and forecast 20 of them from the first ten by `models.rollout`. Up to which
-#    frame are the digits recognizable, and in their places? Other videos differ.
+#    frames=30)[[0]]`, make it floats by `data.to_float`, and forecast 20 of its frames from the
+#    first ten by `models.rollout`. Up to which frame are the digits recognizable, and in their
+#    places? Other videos differ.
 # 2. **How much must it see?** Forecast from `contexts[:, -n:]` for `n` of 1, 2, 3 and 5. One frame
 #    tells what the digits look like, but not where they are going. How many are enough?
-# 3. **Teacher forcing.** Put `config = replace(config, teacher_forcing=True)` where section 5
-#    changes hyperparameters, keep the errors from before by `before = scores`, and run sections 5
-#    to 8 again. What does the closed loop bring?
+# 3. **Teacher forcing.** Keep the errors from before by `before = scores`. Then put `config =
+#    replace(config, teacher_forcing=True)` where section 5 changes hyperparameters, and run
+#    sections 5 to 8 again. What does the closed loop bring?
 # 4. **Nothing measured.** Do the same with `motion_radius=0` in the architecture. Now the layers
 #    must find out by themselves how things move, and paint every pixel. Compare the errors.
 # 5. **A film of your own.** Put one of at least 24 frames into the project's folder. `python
-#    prepare.py film.mp4 film --size 64` prepares it, `python train.py --data film --preset tiny
-#    --run runs/film` trains on it, and `python animate.py runs/film` leaves GIFs in `outputs/`.
+#    prepare.py film.mp4 film.prepared --size 64` prepares it, `python train.py --data film.prepared
+#    --preset tiny --run runs/film` trains on it, and `python animate.py runs/film` leaves GIFs in
+#    `outputs/`.
 #
 # Here the story ends. The rest asks why the last part of the error is so hard to get rid of.
 #

@@ -120,7 +120,7 @@ play("seis-videos.gif", side_by_side, "Seis vídeos de dos dígitos que se mueve
 # ```
 #
 # En la imagen, cada entrada (con borde gris) está encima de su objetivo (con borde naranja). La
-# entrada que está arriba a la derecha de cada objetivo (salvo del último) es ese mismo fotograma.
+# entrada que está arriba a la derecha de cada objetivo (salvo en el último) es ese mismo fotograma.
 
 # %%
 def strip(*rows):
@@ -176,7 +176,7 @@ print("la capa de Keras dice lo mismo:", np.allclose(h, keras_says, atol=1e-5))
 # %% [markdown]
 # ## 4. Una pila de capas
 #
-# Con cada fotograma, una capa con kernels de 3 × 3 solo alcanza a ver un píxel más lejos. Por eso
+# Con cada fotograma, una capa con kernels de 3 × 3 solo alcanza a ver un píxel más allá. Por eso
 # se apilan varias capas: cada una lee la salida de la anterior. Esto es `KerasExample`, la pila que
 # enseña la web de Keras: capas ConvLSTM2D (con `relu` en lugar de tanh), BatchNormalization entre
 # ellas (`norms`) y una convolución que pinta el fotograma siguiente. (En la web, esa convolución ve
@@ -223,7 +223,7 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 #
 # En la fila de 16 × 16, lo que sube de 8 × 8 se suma a lo que ya había; en la de 32 × 32, los
 # canales se concatenan. Dentro de cada pila, cada capa *suma* su salida a su entrada (una conexión
-# residual), y así es tan fácil entrenar muchas capas como pocas.
+# residual), y así se pueden entrenar muchas capas.
 #
 # **Da dos respuestas.** Casi todo el fotograma siguiente es el actual, desplazado. Por eso una de
 # las salidas dice de dónde viene cada píxel, y los píxeles se desplazan. La otra pinta el fotograma
@@ -247,14 +247,14 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 #
 # En `train.PRESETS` hay varios tamaños. Vamos a entrenar `tiny`: tres capas ConvLSTM2D y 1200
 # vídeos. El proyecto trae además los pesos de un modelo mayor, entrenado en una GPU con 240 000
-# vídeos; lo llamaremos «el incluido».
+# vídeos; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la terminal: `python
+# train.py --preset keras-small`.
 #
 # Cada hiperparámetro es un campo de `train.Config` o, si es de las capas, de `Architecture`, en
-# `model.py`, con su explicación debajo. Para cambiar alguno, quita el `#` de una línea:
+# `model.py`, con su explicación debajo. Para cambiar alguno, borra `# ` al principio de una línea:
 
 # %%
 config = train.PRESETS["tiny"]
-# config = train.PRESETS["keras-small"]  # la pila de la web de Keras; sus capas son `layers`
 # config = replace(config, epochs=10)  # un hiperparámetro del entrenamiento
 # config = replace(config, architecture=replace(config.architecture, filters=32))  # del modelo
 if QUICK:
@@ -262,7 +262,7 @@ if QUICK:
     config = replace(config, **small)
 
 shipped = runs.load_model(runs.SHIPPED)
-for name, model in {"tiny": train.build_model(config), "incluido": shipped}.items():
+for name, model in {"por entrenar": train.build_model(config), "incluido": shipped}.items():
     print(f"{name}: {model.count_params():,} parámetros")
 
 # %% [markdown]
@@ -332,16 +332,16 @@ lines = {label: (epochs, [float(row[column]) for row in log]) for label, column 
 curves(lines, "época", "Entrenamiento y validación")
 
 # %% [markdown]
-# Ambas líneas son errores cuadráticos de fotogramas predichos, pero `frames_loss` cuenta también
-# los primeros fotogramas, y al principio los fotogramas reales ayudan. Si el error de validación
-# subiera mientras baja `frames_loss`, el modelo estaría aprendiendo los vídeos de memoria. Aquí no
-# puede: ve cada uno una sola vez.
+# Ambas líneas son errores cuadráticos de fotogramas predichos. Pero `frames_loss` cuenta también
+# las predicciones del contexto, y en las primeras épocas hay además fotogramas posteriores reales.
+# Por eso hay que comparar la forma de las líneas y no su altura. El modelo no puede aprender ningún
+# vídeo de memoria: ve cada uno una sola vez.
 #
 # ## 7. Entran diez fotogramas, salen diez
 #
 # Ahora, unos vídeos de validación al azar (si cambias la semilla, salen otros). El modelo lee diez
-# fotogramas y predice diez más sin volver a ver ninguno real. En `model.rollout` lo dice una
-# máscara, y el último fotograma real da ya la primera predicción:
+# fotogramas y predice diez más sin volver a ver ninguno real. En `models.rollout` una máscara dice
+# qué fotogramas son reales, y el último de ellos da ya la primera predicción:
 #
 # ```python
 # real_mask = np.arange(frames + horizon - 1) < frames
@@ -401,7 +401,7 @@ play("mi-prediccion.gif", np.concatenate(rows, axis=1), "Vídeos reales junto a 
 # *media*, pero los artículos sobre Moving MNIST dan la suma). El SSIM compara estructuras; 1
 # significa que las imágenes son iguales. Un modelo que valga algo tiene que equivocarse menos que
 # la simple copia del último fotograma. (El SSIM castiga sobre todo el velo gris que `tiny` deja en
-# el fondo negro: ahí puede quedar por debajo de la copia).
+# el fondo negro, y en SSIM `tiny` puede quedar por debajo de la copia).
 
 # %%
 forecasts = {"copiar el último fotograma": data.copy_last(contexts, 10), **forecasts}
@@ -521,7 +521,7 @@ plt.show()
 # %% [markdown]
 # En naranja, el movimiento que el modelo espera: la media de los movimientos posibles, ponderada
 # por sus probabilidades. Cada flecha termina donde deberían estar los píxeles en el fotograma
-# siguiente. En azul, lo que mide `block_matching` cuando ese fotograma llega. Fíjate en lo que pasa
+# siguiente. En cian, lo que mide `block_matching` cuando ese fotograma llega. Fíjate en lo que pasa
 # al llegar al borde inferior. Si un desplazamiento reúne casi toda la probabilidad, el modelo está
 # seguro, y los píxeles se desplazan tal como son. Si se la reparten varios, los píxeles desplazados
 # son una mezcla, y por eso se ven borrosos.
@@ -529,19 +529,20 @@ plt.show()
 # ## 12. Ahora te toca a ti
 #
 # 1. **Veinte fotogramas.** Toma un vídeo de 30 fotogramas, `data.EvaluationVideos("validation",
-#    frames=30)[[0]]`, y predice veinte de ellos a partir de los diez primeros con `models.rollout`.
-#    ¿Hasta qué fotograma se reconocen los dígitos y están en su sitio? No en todos los vídeos
-#    ocurre lo mismo.
+#    frames=30)[[0]]`, conviértelo con `data.to_float` y predice veinte de sus fotogramas a partir
+#    de los diez primeros con `models.rollout`. ¿Hasta qué fotograma se reconocen los dígitos y
+#    están en su sitio? No en todos los vídeos ocurre lo mismo.
 # 2. **¿Cuánto necesita ver?** Predice a partir de `contexts[:, -n:]` con `n` igual a 1, 2, 3 y 5.
 #    Un fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
-# 3. **Teacher forcing.** Pon `config = replace(config, teacher_forcing=True)` donde la sección 5
-#    cambia los hiperparámetros, guarda los errores de antes con `before = scores` y repite las
-#    secciones 5 a 8. ¿Qué aporta el bucle cerrado?
+# 3. **Teacher forcing.** Guarda los errores de antes con `before = scores`. Después pon `config =
+#    replace(config, teacher_forcing=True)` donde la sección 5 cambia los hiperparámetros y repite
+#    las secciones 5 a 8. ¿Qué aporta el bucle cerrado?
 # 4. **Sin medir nada.** Haz lo mismo con `motion_radius=0` en la arquitectura. Ahora las capas
 #    tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara los errores.
 # 5. **Un vídeo tuyo.** Pon uno de al menos 24 fotogramas en la carpeta del proyecto. `python
-#    prepare.py video.mp4 video --size 64` lo prepara, `python train.py --data video --preset tiny
-#    --run runs/video` entrena con él y `python animate.py runs/video` deja los GIF en `outputs/`.
+#    prepare.py video.mp4 video.prepared --size 64` lo prepara, `python train.py --data
+#    video.prepared --preset tiny --run runs/video` entrena con él y `python animate.py runs/video`
+#    deja los GIF en `outputs/`.
 #
 # Aquí termina la historia. Lo que sigue explica por qué cuesta tanto eliminar la última parte del
 # error.
@@ -609,9 +610,9 @@ plt.show()
 # `benchmarks/floor.py` calcula esa media para vídeos de dos dígitos, suponiendo conocidas con
 # exactitud su forma y sus diez primeras posiciones. Su error es de unos **8.7**: una cota inferior
 # para cualquier modelo. Entre esa cota y el modelo incluido está `benchmarks/tracks.py`, con unos
-# **11.0**: una red pequeña, que ha aprendido con un millón de trayectorias simuladas cómo se mueven
-# los dígitos en Moving MNIST, recibe las posiciones medidas de los dos sprites («con la ley
-# conocida», más abajo) y no ve ni un píxel.
+# **11.0** («con la ley conocida», más abajo). Es una red pequeña que ha aprendido, con un millón de
+# trayectorias simuladas, cómo se mueven los dígitos en Moving MNIST. Recibe las posiciones medidas
+# de los dos sprites y no ve ni un píxel.
 
 # %%
 records = json.loads(Path("benchmarks/logs/records.json").read_text(encoding="utf-8"))
