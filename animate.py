@@ -137,7 +137,8 @@ def animate(request, models, config, format="gif", with_page=False):
         # (videos, horizon, height, width, channels)
         predictions[model_name(path)] = np.concatenate([prediction for *_, prediction in parts])
     sprites = f"-sprites-{request.sprites}" if request.sprites else ""
-    name = f"{'-and-'.join(predictions)}{sprites}-{short_name(request.data)}"
+    place = "-from-end" if request.from_end else ""
+    name = f"{'-and-'.join(predictions)}{sprites}-{short_name(request.data)}{place}"
     if len(models) == 1:
         predictions = {"predicted": predictions.popitem()[1]}
     write = {"gif": write_gif, "mp4": write_mp4}[format]

@@ -39,7 +39,7 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
     write, how much of c to keep, and how much to show. (Shi et al. 2015, "Convolutional LSTM
     Network", equation 3; without its peepholes, as in Keras.) Keras's cell runs eight
     convolutions: for each of the three gates and the candidate one on the input and one on h.
-    `step` joins input and h, and runs one.
+    `step` joins input and h, and runs one. Padding is "same" unless given.
 
     Raises:
         ValueError: an option that `step` does not have.

@@ -6,6 +6,7 @@
     python predict.py --data validation --horizon 20
     python predict.py --data official              all of the official test file, as papers do
     python predict.py runs/clips --data film       your own clips, from prepare.py
+    python predict.py runs/clips --data film --from-end     what comes after each of them
 
 After the context the model sees nothing but its own predictions; the real frames are used for
 scores alone. Written to the output folder:
@@ -76,6 +77,8 @@ class Request:
     """Real frames to start from. None: 10, for a run on own clips as in its training."""
     horizon: Frames | None = None
     """Frames to predict. None: 10, for a run on own clips as in its training."""
+    from_end: bool = False
+    """Start from the last frames of each of your own clips, and predict what comes after it."""
     sprites: Annotated[int, pydantic.Field(ge=0, le=100)] = 0
     """Split the context into N videos of one moving thing each, forecast each, and take the
     brightest pixels; for bright things on black that keep their shape. 0: off."""
@@ -154,20 +157,23 @@ def open_videos(request, config):
     Returns:
         videos: to be indexed by an array of numbers. Own clips are cut into windows of context +
             horizon frames that do not overlap. If no clip has as many, a window has as many frames
-            as the longest clip.
+            as the longest clip. With `from_end` they are the last context frames of each clip.
         value_range: (low, high), what black and white are in the data's unit.
 
     Raises:
         InputError: the data cannot be used.
     """
     frames = request.context + request.horizon
+    is_drawn = request.data in data.EVALUATION_STREAMS and config.data == data.MOVING_MNIST
+    if request.from_end and (is_drawn or request.data == "official"):
+        raise InputError("--from-end is for your own clips: give them by --data")
     if request.data == "official":
         official = clips.ArrayFile(data.download_official(), frames_first=True)
         return clips.Windows(official, official.spans, min(frames, data.FRAMES), data.FRAMES), (
             0,
             1,
         )
-    if request.data in data.EVALUATION_STREAMS and config.data == data.MOVING_MNIST:
+    if is_drawn:
         options = config.digits_per_video, frames, config.size  # as in training
         return data.EvaluationVideos(request.data, *options), (0, 1)
     if request.data == "test":
@@ -185,11 +191,17 @@ def open_videos(request, config):
         raise InputError(
             f"{opened.path} has frames of less than {clips.SMALLEST} x {clips.SMALLEST} pixels"
         )
-    frames = min(frames, max(spans[:, 1] - spans[:, 0]))
-    if frames < request.context:
+    lengths = spans[:, 1] - spans[:, 0]
+    if max(lengths) < request.context:
         raise InputError(
-            f"{request.data}: clips of {frames} frames are shorter than --context {request.context}"
+            f"{request.data}: clips of {max(lengths)} frames are shorter than --context "
+            f"{request.context}"
         )
+    frames = min(frames, max(lengths))
+    if request.from_end:
+        frames = request.context
+        ends = spans[lengths >= frames, 1]
+        spans = np.stack([ends - frames, ends], axis=1)  # (clips, 2)
     return clips.Windows(opened, spans, frames, step=frames), opened.value_range
 
 

@@ -118,8 +118,8 @@ def split_clips(spans, frames):
     spans = long_enough
     if len(spans) == 0 or (len(spans) == 1 and spans[0, 1] - spans[0, 0] < 2 * frames):
         raise InputError(
-            f"the longest clip has {lengths.max()} frames: training needs clips of {frames}, or a "
-            f"single one of {2 * frames}; give longer clips, or lower --frames and --context"
+            f"the longest clip has {lengths.max()} frames: training needs two clips of {frames}, or "
+            f"one of {2 * frames}; give longer clips, or lower --frames and --context"
         )
     if len(spans) == 1:
         ((first, end),) = spans

@@ -307,10 +307,11 @@ class Run:
         """Give a new model the weights that `--init` names.
 
         Raises:
-            InputError: they are of another model, or of one of another size.
+            InputError: they are of another model, of one of another size, or for other frames.
         """
         if self.initial is None:
             return
+        self.initial.check_channels(model.architecture.channels)
         theirs, ours = self.initial.weights, model.weights
         if [tuple(w.shape) for w in theirs] != [tuple(w.shape) for w in ours]:
             size = {**dataclasses.asdict(self.initial.architecture)}

@@ -161,7 +161,7 @@ def test_a_clip_that_is_alone_is_divided_in_time():
     assert training.tolist() == [[0, 900]] and validation.tolist() == [[900, 1000]]
     training, validation = clips.split_clips(np.array([[0, 4], [4, 54]]), 20)
     assert training.tolist() == [[4, 34]] and validation.tolist() == [[34, 54]]
-    with pytest.raises(InputError, match="longest clip has 39 .* a single one of 40"):
+    with pytest.raises(InputError, match="longest clip has 39 .* one of 40"):
         clips.split_clips(np.array([[0, 39]]), 20)
     with pytest.raises(InputError, match="longest clip has 19.*--frames and --context$"):
         clips.split_clips(np.array([[0, 19], [19, 30]]), 20)
