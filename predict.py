@@ -307,7 +307,7 @@ def print_scores(scores, copying):
 
 def forecast_and_score(request, model, config):
     """Do what a `Request` says, with its model, of which `config` is the `train.Config`."""
-    here = runs.environment()
+    environment = runs.environment()
     scores_path = request.out / "scores.json"
     earlier = runs.read_json(scores_path, list) if scores_path.exists() else []
     usual_count = data.EVALUATION_VIDEOS if request.data == "official" else 100
@@ -356,7 +356,7 @@ def forecast_and_score(request, model, config):
         "model": str(request.model),
         "count": count,
         "range": [low, high],
-        **{key: here[key] for key in ("started", "command", "commit", "backend", "keras")},
+        **{key: environment[key] for key in ("started", "command", "commit", "backend", "keras")},
         **scores,
         "copy_last": copying,
     }

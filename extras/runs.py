@@ -251,10 +251,10 @@ class Run:
         self.config = config
         self.resume = resume
         self.epoch, self.rows = 0, []
-        self.here = environment()
+        self.environment = environment()
         if digest is not None:
-            self.here["clips"] = digest
-        print(f"{self.here['backend']} on {', '.join(self.here['devices'])}")
+            self.environment["clips"] = digest
+        print(f"{self.environment['backend']} on {', '.join(self.environment['devices'])}")
         self.initial = None
         if resume:
             self.check_resume()
@@ -281,7 +281,7 @@ class Run:
                     "only epochs may change"
                 )
         *_, last = [{}, *read_json(self.folder / "environment.json", list)]
-        if last.get("clips") != self.here.get("clips"):
+        if last.get("clips") != self.environment.get("clips"):
             raise InputError(
                 f"{self.config.data} has changed since {self.folder} was started, or is another "
                 "file: restore it, or start another run from its weights: "
@@ -343,7 +343,7 @@ class Run:
                         self.initial.save(path)
                 with atomic_write(self.folder / CHECKPOINT) as path:
                     model.save(path)
-                write_json(self.folder / "environment.json", [self.here])
+                write_json(self.folder / "environment.json", [self.environment])
                 write_config(self.folder, self.config)  # now it is a run
             return
         load_checkpoint(model, self.folder / CHECKPOINT)
@@ -372,7 +372,7 @@ class Run:
         if devices.process == 0:
             starts = read_json(self.folder / "environment.json", list)
             write_config(self.folder, self.config)
-            write_json(self.folder / "environment.json", [*starts, self.here])
+            write_json(self.folder / "environment.json", [*starts, self.environment])
 
     def start_log(self, copy_last_mse):
         """Note the error of copying the last frame, with which a model's is compared."""

@@ -82,6 +82,7 @@ pictures.film_strip(halves, ["1 to 10", "11 to 20"])
 # %% [markdown]
 # A GIF shows a video best. Here are all six.
 
+
 # %%
 def play(name, frames, description):
     """Write a GIF to the folder outputs, and show it here."""
@@ -115,6 +116,7 @@ play("six-videos.gif", side_by_side, "Six videos of two moving digits each")
 #
 # Below, each input (grey border) stands above its target (orange border). The input at the upper
 # right of each target (except the last) is the same frame.
+
 
 # %%
 def strip(*rows):
@@ -297,6 +299,7 @@ print("videos and targets:", targets.shape, " real_mask:", inputs["real_mask"].s
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
 train.train(config, run)
 
+
 # %%
 def curves(lines, horizontal, title):
     """Draw a line for each {label: (horizontal values, errors)}; lower is better."""
@@ -351,6 +354,7 @@ pictures.forecast_strip(contexts[:1], truths[:1], {"predicted": ours[:1]})
 # The farther ahead, the more blurred. The blur has a reason: the error is squared, and if a digit
 # may be in one of two places, half a digit in each costs least. Here are both models, each with its
 # error: orange where the prediction is too bright, blue where it is too dark.
+
 
 # %%
 def compare(real, *forecasts):

@@ -86,6 +86,7 @@ pictures.film_strip(halves, ["1 a 10", "11 a 20"])
 # %% [markdown]
 # Para ver un vídeo, lo mejor es un GIF. Aquí están los seis.
 
+
 # %%
 def play(name, frames, description):
     """Guarda un GIF en la carpeta outputs y lo muestra aquí."""
@@ -121,6 +122,7 @@ play("seis-videos.gif", side_by_side, "Seis vídeos de dos dígitos que se mueve
 #
 # En la imagen, cada entrada (con borde gris) está encima de su objetivo (con borde naranja). La
 # entrada que está arriba a la derecha de cada objetivo (salvo en el último) es ese mismo fotograma.
+
 
 # %%
 def strip(*rows):
@@ -312,6 +314,7 @@ print("vídeos y objetivos:", targets.shape, " real_mask:", inputs["real_mask"].
 run = Path("runs") / time.strftime("notebook-%Y-%m-%d-%H%M%S")
 train.train(config, run)
 
+
 # %%
 def curves(lines, horizontal, title):
     """Dibuja una línea por {etiqueta: (valores horizontales, errores)}; cuanto más bajo, mejor."""
@@ -368,6 +371,7 @@ pictures.forecast_strip(contexts[:1], truths[:1], {"predicción": ours[:1]})
 # cuadrado, así que, si un dígito puede estar en dos sitios, lo que menos cuesta es dibujarlo en los
 # dos, a media intensidad. Aquí están los dos modelos, cada uno con su error: en naranja, donde la
 # predicción es demasiado clara; en azul, donde es demasiado oscura.
+
 
 # %%
 def compare(real, *forecasts):
