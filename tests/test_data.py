@@ -34,9 +34,7 @@ def slow_video(digits, numbers, frames, size):
     return video
 
 
-@pytest.mark.parametrize(
-    "digits_per_video, frames, size", [(2, 20, 64), (1, 60, 64), (3, 12, 80), (2, 3, 28)]
-)
+@pytest.mark.parametrize("digits_per_video, frames, size", [(2, 20, 64), (1, 60, 64), (3, 12, 80)])
 def test_videos_are_moving_mnist_pixel_for_pixel(digits_per_video, frames, size):
     digits = data.load_digits("train")
     numbers = np.random.default_rng(3).random((12, digits_per_video, 4))
@@ -52,19 +50,12 @@ def test_digits_are_mnist_and_cannot_be_changed():
     assert data.load_digits("test").shape == (10_000, 28, 28)
     with pytest.raises(ValueError):
         data.load_digits("test")[0] = 0
-    with pytest.raises(InputError, match="train, test"):
-        data.load_digits("valid")
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
-def test_damaged_digits_are_refused(tmp_path, monkeypatch, damage):
-    path = tmp_path / "mnist.npz"
-    if damage == "cut":
-        path.write_bytes((data.ASSETS / "mnist.npz").read_bytes()[:100_000])
-    if damage == "changed":
-        digits = data.load_digits("test").copy()
-        digits[5, 14, 14] ^= 1
-        np.savez(path, x_test=digits)
+def test_damaged_digits_are_refused(tmp_path, monkeypatch):
+    digits = data.load_digits("test").copy()
+    digits[5, 14, 14] ^= 1
+    np.savez(tmp_path / "mnist.npz", x_test=digits)
     monkeypatch.setattr(data, "ASSETS", tmp_path)
     data.load_digits.cache_clear()
     with pytest.raises(InputError, match="git checkout"):
@@ -76,18 +67,9 @@ def test_targets_are_the_next_frames():
     videos = data.make_videos(data.load_digits("train"), 3, seed=1)
     x, y = data.shift_frames(videos)
     assert x.shape == y.shape == (3, 19, 64, 64, 1)
-    assert x.dtype == y.dtype == np.float32
-    assert x.min() == 0 and x.max() == 1
-    np.testing.assert_array_equal(y[:, :-1], x[:, 1:])
-    np.testing.assert_array_equal(np.round(x[:, 0] * 255), videos[:, 0])
-    np.testing.assert_array_equal(np.round(y[:, -1] * 255), videos[:, -1])
-
-
-def test_same_seed_same_videos_and_a_longer_call_begins_with_a_shorter_one():
-    digits = data.load_digits("train")
-    videos = data.make_videos(digits, 5, seed=7)
-    np.testing.assert_array_equal(videos[:2], data.make_videos(digits, 2, seed=7))
-    assert (videos != data.make_videos(digits, 5, seed=8)).any()
+    for part, frames in ((x, videos[:, :-1]), (y, videos[:, 1:])):
+        assert part.dtype == np.float32
+        np.testing.assert_array_equal(part, frames / np.float32(255))
 
 
 @pytest.mark.parametrize(
@@ -115,27 +97,17 @@ def test_validation_and_test_share_no_digit(monkeypatch):
     assert set(np.unique(data.EvaluationVideos("test")[np.arange(200)])) == {0, 2}
 
 
-def test_training_videos_follow_from_the_seed_and_never_repeat():
+def test_training_videos_follow_from_the_seed_and_never_repeat(monkeypatch):
     training = data.TrainingVideos(digits_per_video=1, frames=4, size=40)
     videos = training.draw(2, [0, 1, 2])
     assert videos.shape == (2, 4, 40, 40, 1) and videos.dtype == np.uint8
     np.testing.assert_array_equal(videos, training.draw(2, [0, 1, 2]))
     for seed in ([1, 1, 2], [0, 2, 1], [0, 1, 3]):
         assert (videos != training.draw(2, seed)).any()
-
-
-def test_training_videos_are_made_of_training_digits(monkeypatch):
+    # They are made of training digits.
     digits = {split: np.full((9, 28, 28), n, np.uint8) for n, split in ((1, "test"), (2, "train"))}
     monkeypatch.setattr(data, "load_digits", digits.get)
     assert set(np.unique(data.TrainingVideos().draw(3, [0]))) == {0, 2}
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"count": 0}, {"frames": 0}, {"digits_per_video": 0}, {"size": 27}]
-)
-def test_impossible_videos_are_refused(wrong):
-    with pytest.raises(InputError):
-        data.make_videos(data.load_digits("test"), **{"count": 1, "seed": 0, **wrong})
 
 
 @pytest.mark.parametrize(
@@ -164,14 +136,11 @@ class Server(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.fault == "missing":
             return self.send_error(404)
-        if self.fault == "silent":
-            return None  # and the connection is closed
-        content = self.content[:-1] + b"?" if "wrong" in self.fault else self.content
+        content = self.content[:-1] + b"?" if self.fault == "wrong" else self.content
         self.send_response(200)
-        if "unmeasured" not in self.fault:
-            self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if "cut" in self.fault else content)
+        self.wfile.write(content[: len(content) // 2] if self.fault == "cut" else content)
 
     def log_message(self, *_):
         pass
@@ -203,7 +172,7 @@ def test_the_official_file_is_downloaded_once(script, official):
         data.download_official()
 
 
-@pytest.mark.parametrize("fault", ["cut", "unmeasured cut", "wrong", "missing", "silent", "off"])
+@pytest.mark.parametrize("fault", ["cut", "wrong", "missing", "off"])
 def test_a_download_that_went_wrong_leaves_nothing_and_can_be_repeated(
     script, official, monkeypatch, fault
 ):
