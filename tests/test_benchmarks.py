@@ -37,8 +37,7 @@ def test_floor(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(floor, "ANGLES", 4000)
     monkeypatch.setattr(floor, "STARTS", 100)
     floor.main(count=1)
-    line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("the floor, 1 test videos: ")
+    assert capsys.readouterr().out.startswith("the floor, 1 test videos: ")
     frames, _ = next(floor.forecasts(videos, np.arange(1)))
     truth = data.to_float(videos[[0]])[0, 10:]
     assert frames.shape == truth.shape and 0 <= frames.min() and frames.max() <= 1

@@ -168,7 +168,7 @@ def test_any_number_of_devices_trains_the_same(tmp_path):
 @pytest.fixture
 def two_processes():
     """Call as two_processes("--option", "value"): -> two processes of one training."""
-    started = []
+    both = []
 
     def start(*arguments):
         with socket.socket() as free:
@@ -180,15 +180,14 @@ def two_processes():
         command = [sys.executable, "train.py", *map(str, arguments), "--devices", "all"]
         command += ["--coordinator", coordinator, "--process-count", "2", "--process-id"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        both = [
+        both[:] = (
             subprocess.Popen([*command, number], cwd=ROOT, env=environment, **pipes)
             for number in "01"
-        ]
-        started.extend(both)
-        return both
+        )
+        return list(both)
 
     yield start
-    for process in started:
+    for process in both:
         process.kill()
         process.communicate()
 
