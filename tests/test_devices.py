@@ -59,7 +59,7 @@ def numbers_of_this_backend():
     config = replace(SMALL, frames=3, context=1)
     model, rng = train.build_model(config), np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    model.compile(keras.optimizers.SGD(1e-2), train.squared_error)
+    model.compile(keras.optimizers.SGD(1e-2), train.squared_error, run_eagerly=not on_jax)
     videos = data.TrainingVideos(frames=3, size=SMALL.size)
     loss = model.train_on_batch(*train.Batches(config, videos, epoch=2)[0])  # in closed loop
     return {"forecast": forecast, "loss": loss, **dict(enumerate(model.get_weights()))}
