@@ -115,7 +115,7 @@ def load_checkpoint(folder):
 def checkpoint_variables(folder):
     """All weights of a run, and all that its optimizer remembers, as arrays."""
     model = load_checkpoint(folder)
-    return [array(variable) for variable in (*model.variables, *model.optimizer.variables)]
+    return [array(variable) for variable in (*model.weights, *model.optimizer.variables)]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
-import pytest
 from helpers import files_in
 from PIL import Image
 
@@ -91,15 +90,3 @@ def test_two_models_beside_each_other_and_one_after_the_other(script, refused, q
     (path,) = out.glob("rate-0.1-and-rate-0.2-*.gif")
     assert Image.open(path).width - 8 == (frames.shape[2] - 8) / 2 * 3 + 8
     assert "other names" in refused(animate, one, "--beside", one, *arguments)
-
-
-def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))  # Python ignores the signal
-    try:
-        with pytest.raises(OSError, match="too large"):
-            animate.write_mp4(tmp_path / "a.mp4", np.repeat(video(9), 3, axis=-1))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not any(tmp_path.iterdir())

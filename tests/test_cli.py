@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -88,12 +87,6 @@ def test_what_a_script_survives_and_what_ends_it(before, main, ended):
     code = f"import sys; from signal import *; {before}; from extras import cli; "
     environment = {"PYTHONIOENCODING": "cp1252:strict"}
     assert python("-c", f"{code}cli.run(lambda: {main})", **environment) == ended
-
-
-def test_closed_streams_stop_nothing():
-    line = shlex.join([sys.executable, "-c", "from extras import start; print(1)"])
-    for closed in ("2>&-", "<&- >&- 2>&-"):
-        subprocess.run(f"{line} {closed}", check=True, shell=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,6 @@ def test_videos_are_moving_mnist_pixel_for_pixel(digits_per_video, frames, size)
     np.testing.assert_array_equal(videos, expected)
 
 
-def test_digits_are_mnist_and_cannot_be_changed():
-    assert data.load_digits("train").shape == (60_000, 28, 28)
-    assert data.load_digits("test").shape == (10_000, 28, 28)
-    with pytest.raises(ValueError):
-        data.load_digits("test")[0] = 0
-
-
 def test_damaged_digits_are_refused(tmp_path, monkeypatch):
     digits = data.load_digits("test").copy()
     digits[5, 14, 14] ^= 1
@@ -59,15 +52,6 @@ def test_damaged_digits_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="git checkout"):
         data.load_digits("test")
     data.load_digits.cache_clear()
-
-
-def test_targets_are_the_next_frames():
-    videos = data.make_videos(data.load_digits("train"), 3, seed=1)
-    x, y = data.shift_frames(videos)
-    assert x.shape == y.shape == (3, 19, 64, 64, 1)
-    for part, frames in ((x, videos[:, :-1]), (y, videos[:, 1:])):
-        assert part.dtype == np.float32
-        np.testing.assert_array_equal(part, frames / np.float32(255))
 
 
 @pytest.mark.parametrize(
