@@ -1,16 +1,16 @@
-"""What several tests share: running a script within this process, and three short trainings."""
+"""What several tests share: running a script within this process, and two short trainings."""
 
 import dataclasses
 import functools
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
+import filelock
 import keras
 import pytest
-from helpers import CLIPS, ON_CLIPS, QUICK, TRAINED, prepare
+from helpers import CLIPS, ON_CLIPS, QUICK, prepare
 
 import train
 from extras import cli
@@ -49,20 +49,6 @@ def refused(script):
 
 
 @pytest.fixture
-def misread(script):
-    """Call as misread(module, *arguments): -> what is in the box by which tyro says why."""
-
-    def run(module, *arguments):
-        status, _, errors = script(module, *arguments)
-        assert status == 2 and "Traceback" not in errors, errors
-        text = " ".join(" ".join(line.strip("│╭╮╰╯─- ") for line in errors.splitlines()).split())
-        assert text and not text.startswith(f"{module.__name__}.py: "), errors  # not our own line
-        return text
-
-    return run
-
-
-@pytest.fixture
 def eagerly(monkeypatch):
     """Training steps are not compiled: that takes longer than a few of them."""
     compile_eagerly = functools.partialmethod(keras.Model.compile, run_eagerly=True)
@@ -77,24 +63,18 @@ def shared(tmp_path_factory, worker_id):
         base = base.parent
 
     def folder_of(name, make):
-        folder, finished = base / name, base / f"{name}-finished"
-        try:
-            folder.mkdir()
-        except FileExistsError:  # another process makes it, or has done so
-            deadline = time.monotonic() + 300
-            while not finished.exists():
-                assert time.monotonic() < deadline, "another process failed to make it"
-                time.sleep(0.2)
-        else:
-            make(folder)
-            finished.touch()
+        folder = base / name
+        with filelock.FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                make(folder)
         return folder
 
     return folder_of
 
 
-def train_and_remember(config, folder):
-    """Train into "run"; "moments" has what a kill would leave just before each file is renamed."""
+def train_and_remember(folder):
+    """Train; "moments" has what a kill would leave just before each file gets its name."""
     run, moments = folder / "run", folder / "moments"
     moments.mkdir()
     rename = os.replace
@@ -109,22 +89,16 @@ def train_and_remember(config, folder):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli.os, "replace", rename_and_remember)
-        train.train(config, run)
+        train.train(QUICK, run)
 
 
 # Only to be read:
 
 
 @pytest.fixture(scope="session")
-def trained_run(shared):
-    """The folder of a short training that learns something."""
-    return shared("trained", lambda folder: train_and_remember(TRAINED, folder)) / "run"
-
-
-@pytest.fixture(scope="session")
 def quick_run(shared):
-    """The folder of a run of QUICK."""
-    return shared("quick", lambda folder: train_and_remember(QUICK, folder)) / "run"
+    """The folder of a run of QUICK, beside "moments": see `train_and_remember`."""
+    return shared("quick", train_and_remember) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -21,29 +21,28 @@ def digit_at(top, left, height=64, width=64):
 # Warping ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_warp_is_the_sum_that_it_says(channels):
+def test_warp_is_the_sum_that_it_says():
     rng = np.random.default_rng(0)
-    frame = rng.random((1, 6, 5, channels)).astype("float32")
+    frame = rng.random((1, 6, 5, 3)).astype("float32")
     vertical, horizontal = rng.dirichlet(np.ones(5), (2, 1, 6, 5)).astype("float32")
     around = np.pad(frame[0], [(2, 2), (2, 2), (0, 0)], mode="symmetric")
     # Beyond the edges the probabilities are not needed: the rows' pass sees warped pixels there.
-    columns = np.zeros((6, 5, channels))
+    columns, expected = np.zeros((2, 6, 5, 3))
     for y, x, dy in np.ndindex(6, 5, 5):
         columns[y, x] += vertical[0, y, x, dy] * around[y + dy, x + 2]
     columns = np.pad(columns, [(0, 0), (2, 2), (0, 0)], mode="symmetric")
-    expected = np.zeros((6, 5, channels))
     for y, x, dx in np.ndindex(6, 5, 5):
         expected[y, x] += horizontal[0, y, x, dx] * columns[y, x + dx]
-    warped = array(motion.warp(frame, vertical, horizontal))
-    np.testing.assert_allclose(warped[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        array(motion.warp(frame, vertical, horizontal))[0], expected, rtol=1e-5
+    )
 
 
 # Measuring --------------------------------------------------------------------------------
 
 
 @NEGATIVE
-@pytest.mark.parametrize("dy, dx", [(0, 0), (2, -1), (-3, 4)])
+@pytest.mark.parametrize("dy, dx", [(2, -1), (-3, 4)])
 def test_block_matching_finds_where_a_digit_came_from(dy, dx, negative):
     frame, previous_frame = digit_at(8 - dy, 20 - dx, height=48), digit_at(8, 20, height=48)
     if negative:
@@ -64,22 +63,6 @@ def test_block_matching_finds_where_a_digit_came_from(dy, dx, negative):
     )
     warped = array(motion.warp(previous_frame, *everywhere))
     assert np.square(warped - frame).sum() < 0.02 * np.square(DIGIT).sum()
-
-
-def test_inverted_frames_have_the_same_motion_and_contrast():
-    rng = np.random.default_rng(0)
-    previous_frame = rng.random((2, 24, 32, 3)).astype("float32")
-    frame = np.roll(previous_frame, (1, -2), axis=(1, 2))
-    frame[0, 8:16] = rng.random((8, 32, 3))  # where nothing fits
-    for measure in (
-        lambda frame, previous_frame: motion.block_matching(frame, previous_frame, 4),
-        lambda frame, _: motion.contrast(frame),
-    ):
-        one, other = (
-            array(measure(*f)) for f in ((frame, previous_frame), (1 - frame, 1 - previous_frame))
-        )
-        assert np.ptp(one) > 0.01
-        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_contrast_is_the_deviation_within_each_block():

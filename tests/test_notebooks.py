@@ -102,22 +102,23 @@ def test_commented_hyperparameters_can_be_changed(source):
         assert names["config"] != train.PRESETS["tiny"]
 
 
-@pytest.mark.parametrize("below", [".", "notebooks", "elsewhere/notebooks"])
+@pytest.mark.parametrize("below", ["notebooks", "elsewhere/notebooks"])
 def test_first_cell_finds_the_projects_files(tmp_path, below):
-    """In the project's folder, in `notebooks`, and beside an unpacked copy of the folder."""
+    """In `notebooks`, and beside an unpacked copy of the project's folder."""
     project = tmp_path / ("elsewhere/notebooks/project" if "elsewhere" in below else ".")
-    (tmp_path / below).mkdir(parents=True, exist_ok=True)
-    for source in build.SOURCES:
-        result = run_first_cell(source, tmp_path / below)
-        assert result.returncode == 1 and "unzip" in result.stderr  # it says what is missing
-        assert len(result.stderr.splitlines()) == 1
+    (tmp_path / below).mkdir(parents=True)
+    code = build.code_cells(jupytext.read(ENGLISH))[0].source
+    command = [sys.executable, "-X", "utf8", "-c", f"{code}\nprint(os.getcwd(), sys.path[0])"]
+
+    def run_it():
+        return subprocess.run(
+            command, check=False, cwd=tmp_path / below, encoding="utf-8", capture_output=True
+        )
+
+    result = run_it()
+    assert result.returncode == 1 and "unzip" in result.stderr  # it says what is missing
+    assert len(result.stderr.splitlines()) == 1
     (project / "method").mkdir(parents=True)
     (project / "method" / "motion.py").touch()
-    result = run_first_cell(ENGLISH, tmp_path / below)
+    result = run_it()
     assert result.stdout.split() == [str(project.resolve())] * 2, result.stderr
-
-
-def run_first_cell(source, folder):
-    code = build.code_cells(jupytext.read(source))[0].source + "\nprint(os.getcwd(), sys.path[0])"
-    command = [sys.executable, "-X", "utf8", "-c", code]
-    return subprocess.run(command, check=False, cwd=folder, encoding="utf-8", capture_output=True)

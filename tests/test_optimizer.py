@@ -52,11 +52,8 @@ def test_adam_moves_everything_without_muon():
 def test_muon_is_kept_from_the_first_convolution_and_the_heads(model, expected):
     model = train.build_model(dataclasses.replace(SMALL, model=model))
     rule = make_optimizer(SMALL, model.adam_layers)
-    adam = {
-        variable.path.split("/")[1]
-        for variable in model.trainable_variables
-        if len(variable.shape) > 1 and rule._should_use_adamw(variable)
-    }
+    kernels = [variable for variable in model.trainable_variables if len(variable.shape) > 1]
+    adam = {kernel.path.split("/")[1] for kernel in kernels if rule._should_use_adamw(kernel)}
     assert adam == expected
     # A layer whose name has one of these names in it is another one.
     attention = keras.layers.Dense(4, name="multi_paint_head_attention")
@@ -68,32 +65,26 @@ def test_the_weights_are_averaged_with_polynomial_decay():
     weight = keras.Variable(np.zeros(1, "float32"))
     rule = make_optimizer(dataclasses.replace(FIRST_STEP, average=True), ())
     weights = []
-    for step in range(100):
+    for step in range(30):
         rule.apply([np.ones(1, "float32")], [weight])
         weights.append(array(weight)[0])
-        (average,) = rule._model_variables_moving_average
-        # By Shamir and Zhang's product: the weights of step s count s (s + 1) ... (s + 8) - ..., that
-        # is, 9 (s + 1) (s + 2) ... (s + 8) of the whole.
-        shares = [math.prod(range(s + 1, s + 9)) for s in range(step + 1)]
-        expected = np.average(weights, weights=shares)
-        assert array(average)[0] == pytest.approx(expected, rel=1e-4)
+    # By Shamir and Zhang's product the weights of step s count 9 (s + 1) (s + 2) ... (s + 8).
+    shares = [math.prod(range(s + 1, s + 9)) for s in range(30)]
+    (average,) = rule._model_variables_moving_average
+    assert array(average)[0] == pytest.approx(np.average(weights, weights=shares), rel=1e-4)
 
 
 @pytest.mark.parametrize("muon, peak", [(5e-3, 5e-3), (0.0, 1e-3)])
 @pytest.mark.parametrize(
-    "cooldown, expected",
-    [
-        (0.2, {0: 0, 10: 0.5, 20: 1, 60: 1, 80: 1, 90: 0.5, 100: 0}),
-        (0.0, {0: 0, 10: 0.5, 20: 1, 100: 1, 1000: 1}),
-    ],
+    "cooldown, shares",
+    [(0.2, {0: 0, 10: 0.5, 20: 1, 80: 1, 90: 0.5, 100: 0}), (0.0, {0: 0, 10: 0.5, 20: 1, 1000: 1})],
 )
-def test_the_learning_rate_rises_stays_and_ends_at_zero(muon, peak, cooldown, expected):
+def test_the_learning_rate_rises_stays_and_ends_at_zero(muon, peak, cooldown, shares):
     config = dataclasses.replace(
         SMALL, epochs=10, steps_per_epoch=10, warmup_steps=20, cooldown=cooldown,
         muon_learning_rate=muon, adam_learning_rate=1e-3,
     )  # fmt: skip
-    rule, rates = make_optimizer(config, ()), {}
-    for step in expected:
+    rule = make_optimizer(config, ())
+    for step, share in shares.items():
         rule.iterations.assign(step)
-        rates[step] = float(rule.learning_rate) / peak
-    assert rates == pytest.approx(expected, abs=1e-5)
+        assert float(rule.learning_rate) == pytest.approx(share * peak, abs=1e-7)

@@ -6,27 +6,17 @@ import pytest
 from extras import pictures
 
 
-def video(frames, seed=0, channels=1):
+def video(frames, seed=0, channels=3):
     shape = (frames, 12, 16, channels)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def test_a_frame_of_any_kind_is_enlarged_in_a_border():
-    (frame,) = video(1, channels=3)
-    picture = pictures.enlarge(frame, 3, pictures.REAL_COLOUR)
-    blocks = np.kron(frame, np.ones((3, 3, 1), np.uint8))
-    expected = np.full((12 * 3 + 4, 16 * 3 + 4, 3), pictures.REAL_COLOUR, np.uint8)
-    expected[2:-2, 2:-2] = blocks
-    np.testing.assert_array_equal(picture, expected)
-    of_floats = pictures.enlarge(frame / np.float32(255), 3, pictures.REAL_COLOUR)
-    np.testing.assert_array_equal(of_floats, expected)
 
 
 def test_predicted_frames_stand_below_those_that_they_predict():
     context, truth, prediction = (
         np.stack([video(n, seed)]) for n, seed in ((3, 0), (2, 1), (4, 2))
     )
-    strip = np.asarray(pictures.forecast_strip(context, truth, {"predicted": prediction}))
+    floats = prediction / np.float32(255)
+    strip = np.asarray(pictures.forecast_strip(context, truth, {"predicted": floats}))
     tile_height, tile_width, gap, margin = 12 + 4, 16 + 4, 2, 80
     assert strip.shape == (2 * (tile_height + gap) + gap, margin + 7 * (tile_width + gap), 3)
 
@@ -34,12 +24,13 @@ def test_predicted_frames_stand_below_those_that_they_predict():
         top, left = gap + row * (tile_height + gap), margin + column * (tile_width + gap)
         return strip[top : top + tile_height, left : left + tile_width]
 
-    for n, frame in enumerate([*context[0], *truth[0]]):
-        np.testing.assert_array_equal(tile(0, n), pictures.enlarge(frame, 1, pictures.REAL_COLOUR))
-    for n, frame in enumerate(prediction[0]):
-        np.testing.assert_array_equal(
-            tile(1, 3 + n), pictures.enlarge(frame, 1, pictures.PREDICTED_COLOUR)
-        )
+    real, predicted = pictures.REAL_COLOUR, pictures.PREDICTED_COLOUR
+    shown = [(tile(0, n), frame, real) for n, frame in enumerate([*context[0], *truth[0]])]
+    shown += [(tile(1, 3 + n), frame, predicted) for n, frame in enumerate(prediction[0])]
+    for picture, frame, colour in shown:
+        expected = np.full(picture.shape, colour, np.uint8)
+        expected[2:-2, 2:-2] = frame  # within a border
+        np.testing.assert_array_equal(picture, expected)
     for row, column in ((0, 5), (0, 6), (1, 0), (1, 2)):  # no truth there, or no prediction
         assert (tile(row, column) == 255).all()
     assert (strip[:, :margin] < 128).any()  # the labels

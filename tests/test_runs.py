@@ -1,8 +1,8 @@
 """What a run leaves, whatever stops it; and which models and runs are refused in one line."""
 
-import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,20 +11,21 @@ import time
 import zipfile
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
 from helpers import (
     QUICK,
-    TRAINED,
+    SMALL,
     array,
     assert_same_run,
+    before_step,
     files_in,
     load_checkpoint,
     log_of,
     options,
     prepare,
+    replace,
 )
 from PIL import Image
 
@@ -33,55 +34,52 @@ import model as models
 import predict
 import train
 from extras import cli, runs
-from extras.cli import Failure, InputError
+from extras.cli import InputError
 
 ROOT = Path(train.__file__).parent
 
 # What a run leaves ------------------------------------------------------------------------
 
 
-def test_a_run_leaves_what_is_needed_to_repeat_it(trained_run):
-    assert {path.name for path in trained_run.iterdir()} == {
-        "config.json", "environment.json", "log.csv", "curve.png", "samples",
-        "best.keras", "last.keras", "checkpoint.keras",
+def test_a_run_leaves_what_is_needed_to_repeat_it(quick_run):
+    assert files_in(quick_run) == {
+        "config.json", "environment.json", "log.csv", "curve.png", "best.keras", "last.keras",
+        "checkpoint.keras", *(f"epoch-000{n}.png" for n in range(1, 7)),
     }  # fmt: skip
-    assert train.read_config(trained_run) == TRAINED
-    (start,) = json.loads((trained_run / "environment.json").read_text())
+    assert train.read_config(quick_run) == QUICK
+    (start,) = json.loads((quick_run / "environment.json").read_text())
     assert start["keras"] == keras.__version__ and start["processes"] == 1
     assert start["backend"].split()[0] == keras.backend.backend() and start["devices"]
-    assert [row["videos"] for row in log_of(trained_run)] == ["160", "320", "480"]
-    pictures = sorted((trained_run / "samples").iterdir())
-    assert [path.name for path in pictures] == [f"epoch-000{n}.png" for n in (1, 2, 3)]
-    width, height = Image.open(pictures[0]).size
-    assert width > 4 * 40 and height > 2 * 3 * 40
-    assert Image.open(trained_run / "curve.png").size == (840, 480)
+    assert [row["videos"] for row in log_of(quick_run)] == ["4", "8", "12", "16", "20", "24"]
+    width, height = Image.open(quick_run / "samples" / "epoch-0006.png").size
+    assert width > 3 * 32 and height > 2 * 3 * 32
+    assert Image.open(quick_run / "curve.png").size == (840, 480)
 
 
-def test_the_saved_weights_have_the_logged_error(trained_run):
-    """... which falls below that of copying the last frame."""
+def test_a_model_learns_and_its_saved_weights_have_the_logged_error(tmp_path):
+    config = replace(
+        SMALL, encoder_filters=8, filters=8, coarse_filters=8, motion_units=8, size=40,
+        batch_size=4, steps_per_epoch=40, sampling_epochs=1, warmup_steps=10, validation_videos=20,
+    )  # fmt: skip
+    train.train(config, tmp_path)
     evaluation = data.EvaluationVideos("validation", frames=4, size=40)
     videos = data.to_float(evaluation[np.linspace(0, 9999, 20).astype(int)])  # from all over them
-    difference = models.rollout(runs.load_model(trained_run), videos[:, :2], 2) - videos[:, 2:]
+    difference = models.rollout(runs.load_model(tmp_path), videos[:, :2], 2) - videos[:, 2:]
     errors = np.square(difference).sum(axis=(2, 3, 4)).mean(axis=0)
-    best = min(log_of(trained_run), key=lambda row: float(row["val_mse"]))
-    assert float(best["val_mse"]) == pytest.approx(errors.mean(), rel=1e-4)
-    assert float(best["val_mse_first_frame"]) == pytest.approx(errors[0], rel=1e-4)
-    assert float(best["val_mse_last_frame"]) == pytest.approx(errors[-1], rel=1e-4)
+    best = min(log_of(tmp_path), key=lambda row: float(row["val_mse"]))
+    logged = [float(best[f"val_mse{which}"]) for which in ("", "_first_frame", "_last_frame")]
+    assert logged == pytest.approx([errors.mean(), errors[0], errors[-1]], rel=1e-4)
     copying = np.square(videos[:, 2:] - videos[:, 1:2]).sum(axis=(2, 3, 4)).mean()
     assert errors.mean() < 0.7 * copying
-    first, *_, last = (float(row["val_mse"]) for row in log_of(trained_run))
-    assert last < 0.8 * first
 
 
-def test_the_averaged_weights_are_scored_and_saved(trained_run):
-    model = load_checkpoint(trained_run)
-    assert int(model.optimizer.iterations) == 3 * 40
-    last = runs.load_model(trained_run / "last.keras")
+def test_the_averaged_weights_are_scored_and_saved(quick_run):
+    model, last = load_checkpoint(quick_run), runs.load_model(quick_run / "last.keras")
     averages = model.optimizer._model_variables_moving_average
-    for variables in zip(last.trainable_variables, averages, model.trainable_variables):
-        saved, average, raw = map(array, variables)
-        np.testing.assert_array_equal(saved, average)
-        assert (saved != raw).any()
+    for saved, average in zip(last.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(array(saved), array(average))
+    raw = model.trainable_variables
+    assert any((array(one) != array(other)).any() for one, other in zip(averages, raw))
 
 
 # Interruptions ----------------------------------------------------------------------------
@@ -98,35 +96,23 @@ def moments_of(run, epoch):
 def test_a_kill_while_a_file_is_written_loses_at_most_an_epoch(script, quick_run, tmp_path):
     third_epoch = moments_of(quick_run, 2)
     assert len(third_epoch) in (5, 6)  # all that there is, if its score is the best one
-    for moment in (third_epoch[1], third_epoch[-1]):  # before the log is written, and after
-        folder = shutil.copytree(moment, tmp_path / moment.name)
-        assert len(list(folder.rglob(f"{cli.UNFINISHED}*"))) == 1
-        assert script(train, "--resume", folder)[0] == 0
-        assert_same_run(quick_run, folder)
-
-
-def test_a_kill_before_there_is_a_run_lets_it_start_anew(script, refused, quick_run, tmp_path):
-    (moment,) = quick_run.with_name("moments").glob("02-config.json")
-    folder = shutil.copytree(moment, tmp_path / "run")
-    assert not (folder / "config.json").exists() and (folder / runs.CHECKPOINT).exists()
-    assert "there is no run" in refused(train, "--resume", folder)
-    assert script(train, "--preset", "tiny", *options(QUICK), "--run", folder)[0] == 0
+    folder = shutil.copytree(third_epoch[-1], tmp_path / "run")  # after the log was written
+    assert len(list(folder.rglob(f"{cli.UNFINISHED}*"))) == 1
+    assert script(train, "--resume", folder)[0] == 0
     assert_same_run(quick_run, folder)
 
 
-def test_another_process_goes_on_to_the_same_result(trained_run, tmp_path):
-    """With all parts of a model."""
-    folder = shutil.copytree(moments_of(trained_run, 2)[0], tmp_path / "run")
-    assert len(log_of(folder)) == 2
-    command = [sys.executable, "train.py", "--resume", folder]
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-    assert_same_run(trained_run, folder)
-    assert len(json.loads((folder / "environment.json").read_text())) == 2
-
-
-def test_stopped_processes_lose_at_most_an_epoch_each(script, quick_run, tmp_path):
-    """The first is killed while it writes a checkpoint, the second hears Ctrl-C after an epoch."""
-    folder, log = tmp_path / "run", tmp_path / "run" / "log.csv"
+def test_killed_and_stopped_processes_lose_at_most_an_epoch_each(
+    script, refused, quick_run, tmp_path
+):
+    """The first starts where one was killed before there was a run, and is killed while it writes a
+    checkpoint; the second hears Ctrl-C after an epoch.
+    """
+    (moment,) = quick_run.with_name("moments").glob("02-config.json")
+    folder = shutil.copytree(moment, tmp_path / "run")
+    assert (folder / runs.CHECKPOINT).exists()
+    assert "there is no run" in refused(train, "--resume", folder)
+    log = folder / "log.csv"
     for stop, start in (
         (signal.SIGKILL, ["--preset", "tiny", *options(QUICK), "--run", folder]),
         (signal.SIGINT, ["--resume", folder]),
@@ -158,6 +144,7 @@ def test_stopped_processes_lose_at_most_an_epoch_each(script, quick_run, tmp_pat
             assert not list(folder.rglob(f"{cli.UNFINISHED}*"))
     assert script(train, "--resume", folder)[0] == 0
     assert_same_run(quick_run, folder)
+    assert len(runs.read_json(folder / "environment.json", list)) == 3
 
 
 # When something goes wrong after its second epoch -----------------------------------------
@@ -179,7 +166,7 @@ def saved_bytes(folder):
     }
 
 
-def test_a_file_that_cannot_be_written_stops_the_run_in_one_line(script, half_way):
+def test_a_file_that_cannot_be_written_stops_the_run_in_one_line(script, half_way, eagerly):
     resource = pytest.importorskip("resource", reason="limits of a process, which Windows lacks")
     before = saved_bytes(half_way)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -194,64 +181,48 @@ def test_a_file_that_cannot_be_written_stops_the_run_in_one_line(script, half_wa
     assert len(runs.read_json(half_way / "environment.json", list)) == 2
 
 
-def test_training_stops_at_the_first_loss_that_is_no_number(script, monkeypatch, half_way):
-    before, batches = saved_bytes(half_way), []
+@pytest.mark.parametrize("what", ["a loss", "weights"])
+def test_what_is_no_number_stops_training_and_is_not_saved(
+    script, monkeypatch, half_way, eagerly, what
+):
+    """A loss after its own step; the weights that an epoch's last step spoils after the epoch."""
+    before, draw_batch = saved_bytes(half_way), train.Batches.__getitem__
 
-    class Spoilt(train.Batches):
-        def __getitem__(self, index):
-            inputs, y = super().__getitem__(index)
-            return inputs, y * np.float32("nan")
-
-    class Counting(runs.Watch):
-        def on_train_batch_end(self, batch, logs):
-            batches.append(batch)
-            super().on_train_batch_end(batch, logs)
-
-    monkeypatch.setattr(train, "Batches", Spoilt)
-    monkeypatch.setattr(runs, "Watch", Counting)
-    status, _, errors = script(train, "--resume", half_way)
-    assert status == 1 and len(errors.splitlines()) == 1
-    assert "no longer a number in epoch 3" in errors and "--muon-learning-rate" in errors
-    assert batches == [0]  # of two
-    assert saved_bytes(half_way) == before
-
-
-def test_weights_that_the_last_step_of_an_epoch_spoils_are_not_saved(monkeypatch, half_way):
-    before = saved_bytes(half_way)
+    def spoilt_batch(self, index):
+        inputs, y = draw_batch(self, index)
+        return inputs, y * np.float32("nan")
 
     def spoil(model, averaged):
         averaged.set_weights([w * np.nan for w in averaged.get_weights()])
 
-    monkeypatch.setattr(runs, "copy_averaged_weights", spoil)
-    with pytest.raises(Failure, match="no longer a number in epoch 3"):
-        train.train(train.read_config(half_way), half_way, resume=True)
+    if what == "a loss":
+        monkeypatch.setattr(train.Batches, "__getitem__", spoilt_batch)
+    else:
+        monkeypatch.setattr(runs, "copy_averaged_weights", spoil)
+    with before_step(5, pytest.fail if what == "a loss" else str):  # the epoch's second one
+        status, _, errors = script(train, "--resume", half_way)
+    assert status == 1 and len(errors.splitlines()) == 1
+    assert "no longer a number in epoch 3" in errors and "--muon-learning-rate" in errors
     assert saved_bytes(half_way) == before
 
 
 # Runs that cannot be gone on with ---------------------------------------------------------
 
 
-def test_a_run_is_not_overwritten(refused, quick_run, tmp_path):
-    for left in ("config.json", "best.keras"):
-        shutil.copy(quick_run / left, tmp_path)
-        before = saved_bytes(tmp_path)
-        assert f"--resume {tmp_path}" in refused(train, "--preset", "tiny", "--run", tmp_path)
-        assert saved_bytes(tmp_path) == before
-        (tmp_path / left).unlink()
-
-
-@pytest.mark.parametrize("name", ["last.keras", "log.csv", "init.keras", "environment.json"])
-def test_what_a_run_would_write_over_is_refused(refused, quick_run, tmp_path, name):
-    """Some of these a killed run may have left, and then they are only no input."""
-    path = tmp_path / name
-    if path.suffix == ".keras":
-        shutil.copy(quick_run / "last.keras", path)
-    else:
+@pytest.mark.parametrize("name", ["config.json", "best.keras", "init.keras", "environment.json"])
+def test_nothing_in_a_runs_folder_is_written_over(refused, quick_run, tmp_path, name):
+    """The last two a killed run may have left, and then they are only no input."""
+    path, options, reason = tmp_path / name, [], f"--resume {tmp_path}"
+    if name == "environment.json":
         prepare(path, [np.zeros((40, 32, 32, 1), np.uint8)] * 2)
+        options, reason = ["--data", path], "is an input"
+    else:
+        shutil.copy(quick_run / name.replace("init", "best"), path)
+    if name == "init.keras":
+        options, reason = ["--init", path], "is an input"
     before = path.read_bytes()
-    source = "--init" if path.suffix == ".keras" else "--data"
-    line = refused(train, "--preset", "tiny", source, path, "--run", tmp_path)
-    assert name in line and path.read_bytes() == before and files_in(tmp_path) == {name}
+    assert reason in refused(train, "--preset", "tiny", *options, "--run", tmp_path)
+    assert path.read_bytes() == before and files_in(tmp_path) == {name}
 
 
 def test_a_checkpoint_of_another_optimizer_is_refused(monkeypatch, half_way):
@@ -271,32 +242,34 @@ def test_a_checkpoint_of_another_optimizer_is_refused(monkeypatch, half_way):
 
 
 RUN_FILES = ["log.csv", "environment.json", "config.json", "checkpoint.keras"]
-NO_CONFIGS = [
-    "", "{", "[]", "3", "null", '{"depths": 3}', '{"depths": [1, 2, 1], "colour": "red"}',
-    "[" * 100_000, "\udcff",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "name, damage",
-    [(name, damage) for name in RUN_FILES for damage in ("missing", "cut", "folder", "pipe")]
-    + [("config.json", text) for text in NO_CONFIGS],
-    ids=lambda value: value[:40].encode(errors="replace").decode(),
+    [(name, damage) for name in RUN_FILES for damage in ("missing", "cut")]
+    + [("environment.json", "pipe"), ("config.json", "folder")]
+    + [("config.json", text) for text in ("[]", '{"depths": 3}')]
+    + [("log.csv", change) for change in (("val_mse,", "error,"), ("\n1,", "\n1,1,1,\n1,"))],
+    ids=lambda value: ascii(value)[:30],
 )
 def test_a_damaged_run_is_not_gone_on_with(refused, quick_run, tmp_path, name, damage):
     folder = tmp_path / "run"
     folder.mkdir()
     for file in RUN_FILES:
         shutil.copy(quick_run / file, folder)
-    whole = (folder / name).read_bytes()
-    (folder / name).unlink()
+    path = folder / name
+    whole = path.read_bytes()
+    path.unlink()
     if damage == "folder":
-        (folder / name).mkdir()
+        path.mkdir()
     elif damage == "pipe":  # which nobody waits for
-        os.mkfifo(folder / name)
+        os.mkfifo(path)
+    elif damage == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif isinstance(damage, tuple):
+        path.write_text(whole.decode().replace(*damage))
     elif damage != "missing":
-        content = damage.encode(errors="surrogateescape")
-        (folder / name).write_bytes(whole[: len(whole) // 2] if damage == "cut" else content)
+        path.write_text(damage)
     before = saved_bytes(folder)
     line = refused(train, "--resume", folder)
     assert name in line and str(folder) in line
@@ -305,75 +278,21 @@ def test_a_damaged_run_is_not_gone_on_with(refused, quick_run, tmp_path, name, d
     assert saved_bytes(folder) == before and not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda log: log.replace("\n", ",1\n"),
-        lambda log: log.replace("val_mse,", "error,"),
-        lambda log: log.replace("\n1,", "\n1e999,"),
-        lambda log: log + log.splitlines()[-1] + "\n" + log.splitlines()[-1] + "\n",
-    ],
-    ids=["a column more", "another column", "no number", "two rows more"],
-)
-def test_a_log_that_cannot_go_on_is_refused_before_an_epoch_is_trained(refused, half_way, change):
-    log = half_way / "log.csv"
-    log.write_text(change(log.read_text()))
-    before = saved_bytes(half_way)
-    assert "log.csv" in refused(train, "--resume", half_way)
-    assert saved_bytes(half_way) == before
-
-
-def test_a_log_with_a_byte_order_mark_is_read(half_way):
-    log = half_way / "log.csv"
-    rows = runs.read_log(half_way)
-    log.write_text(log.read_text(), encoding="utf-8-sig")
-    assert runs.read_log(half_way) == rows
-
-
-def test_a_checkpoint_of_no_epochs_end_is_refused(refused, half_way):
-    model = load_checkpoint(half_way)
-    model.optimizer.iterations.assign(3)
-    model.save(half_way / runs.CHECKPOINT)
-    assert "end of an epoch" in refused(train, "--resume", half_way)
-
-
 # Files that are no models -----------------------------------------------------------------
 
 
-def damaged(change):
-    """A model's file, of which `change` changes the members: a dict, name -> content."""
+def altered(pattern, replacement):
+    """A model's file, of whose config one text takes the place of another."""
 
     def write(path, whole):
-        with zipfile.ZipFile(whole) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        change(members)
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
+        with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+            for name in source.namelist():
+                content = source.read(name)
+                if name == "config.json":
+                    content = re.sub(pattern, replacement, content.decode(), flags=re.DOTALL)
+                target.writestr(name, content)
 
     return write
-
-
-def reconfigured(**fields):
-    """A model's file whose config has other fields at its top, or in its own "config"."""
-
-    def change(members):
-        config = json.loads(members["config.json"])
-        for field, value in fields.items():
-            (config if field in config else config["config"])[field] = value
-        members["config.json"] = json.dumps(config)
-
-    return damaged(change)
-
-
-def terabytes_of_weights(members):
-    file = io.BytesIO(members["model.weights.h5"])
-    with h5py.File(file, "a") as arrays:
-        names = []
-        arrays.visititems(lambda name, item: names.append(name) if hasattr(item, "dtype") else None)
-        del arrays[names[0]]
-        arrays.create_dataset(names[0], (10**6, 10**6), "f4", chunks=(1000, 1000))
-    members["model.weights.h5"] = file.getvalue()
 
 
 def other_model(*layers):
@@ -381,51 +300,37 @@ def other_model(*layers):
 
 
 def model_of_nan(path, whole):
-    model = keras.models.load_model(whole)
+    model = runs.load_model(whole)
     model.set_weights([weight * np.nan for weight in model.get_weights()])
     model.save(path)
 
 
 DAMAGED, CODE = "cannot be loaded", "code-has-run"
-EVAL = {"module": "builtins", "class_name": "function", "config": "eval"}
+MKDIR = {"module": "os", "class_name": "mkdir", "registered_name": None, "config": {"path": CODE}}
 BAD_MODELS = {
-    "empty.keras": (lambda path, _: path.touch(), DAMAGED),
     "text.keras": (lambda path, _: path.write_text("not a model"), DAMAGED),
     "folder.keras": (lambda path, _: path.mkdir(), "no best.keras"),
     "checkpoint.keras": (lambda path, whole: shutil.copy(whole, path), "is a checkpoint"),
     "log.csv": (lambda path, _: path.write_text("epoch"), "not a .keras model"),
-    "cut.keras": (lambda path, whole: path.write_bytes(whole.read_bytes()[:50_000]), DAMAGED),
-    "flipped.keras": (
-        lambda path, whole: path.write_bytes(whole.read_bytes().replace(b"\0" * 99, b"\1" * 99)),
-        DAMAGED,
-    ),
-    "no-config.keras": (damaged(lambda members: members.pop("config.json")), DAMAGED),
-    "no-weights.keras": (damaged(lambda members: members.pop("model.weights.h5")), DAMAGED),
-    "half-a-config.keras": (damaged(lambda members: members.update({"config.json": "{"})), DAMAGED),
-    "list.keras": (damaged(lambda members: members.update({"config.json": "[1]"})), DAMAGED),
-    "terabytes.keras": (damaged(terabytes_of_weights), DAMAGED),
-    "newer.keras": (reconfigured(attention=True), DAMAGED),
-    "other-filters.keras": (reconfigured(filters=17), DAMAGED),
-    "other-depths.keras": (reconfigured(depths="abc"), DAMAGED),
-    "not-built.keras": (reconfigured(build_config={"input_shape": "x"}), DAMAGED),
-    "a-weight-less.keras": (reconfigured(build_config={"weights": 9}), "gained or lost a layer"),
+    "cut.keras": (lambda path, whole: path.write_bytes(whole.read_bytes()[:-5_000]), DAMAGED),
+    "list.keras": (altered(".+", "[1]"), DAMAGED),
+    "newer.keras": (altered('"channels":', '"attention": true, "channels":'), DAMAGED),
+    "other-layers.keras": (altered(r"\[4, 3\]", "[5, 3]"), DAMAGED),
+    "a-weight-less.keras": (altered(r'"weights": \d+', '"weights": 9'), "gained or lost a layer"),
     "nan.keras": (model_of_nan, "no numbers"),
     "dense.keras": (other_model(keras.layers.Dense(1)), "Sequential"),
     # These want to run code.
     "lambda.keras": (other_model(keras.layers.Lambda(lambda x: (os.mkdir(CODE), x)[1])), ""),
-    "system.keras": (
-        reconfigured(module="os", class_name="mkdir", registered_name=None, config={"path": CODE}),
-        "",
-    ),
-    "builtin.keras": (reconfigured(precision={**EVAL, "registered_name": "function"}), ""),
+    "system.keras": (altered(".+", json.dumps(MKDIR)), ""),
+    "precision.keras": (altered('(?<="precision": )"float32"', json.dumps(MKDIR)), ""),
 }
 
 
 @pytest.mark.parametrize("name", BAD_MODELS)
-def test_a_bad_model_is_refused(refused, trained_run, tmp_path, monkeypatch, name):
+def test_a_bad_model_is_refused(refused, quick_run, tmp_path, monkeypatch, name):
     write, reason = BAD_MODELS[name]
     monkeypatch.chdir(tmp_path)
-    write(Path(name), trained_run / "best.keras")
+    write(Path(name), quick_run / "best.keras")
     if Path(CODE).exists():  # while the model was made
         Path(CODE).rmdir()
     line = refused(predict, name, "--out", "out")

@@ -12,7 +12,7 @@ TWO_EPOCHS = dataclasses.replace(QUICK, epochs=2)
 
 
 @pytest.mark.parametrize("name", trackers.TRACKERS)
-def test_a_run_is_reported(script, tmp_path, monkeypatch, name):
+def test_a_run_is_reported(script, tmp_path, monkeypatch, eagerly, name):
     pytest.importorskip(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
     command = ["--preset", "tiny", *options(TWO_EPOCHS), "--run", tmp_path, "--log", name]
