@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -227,7 +228,7 @@ def read_source(source, files, options, writer, is_pressed):
             if options.size is not None:
                 share = np.prod(options.size) / np.prod(covering(*frames.shape[1:3], options.size))
                 if share < MUCH_OF_A_FRAME:
-                    note(f"--size keeps the middle {share:.0%} of its frames", name)
+                    note(f"--size crops: the middle {share:.0%} of each frame is kept", name)
             if len(frames):
                 write(frames, name, keeps_colour, options, values, writer)
             show_progress(files.index(paths[0]) / len(files), writer)
@@ -244,7 +245,7 @@ def read_source(source, files, options, writer, is_pressed):
     lines += values.describe(options.value_range)
     in_order = sorted(notes.items(), key=lambda item: not item[0].startswith(LEFT_OUT))
     for line, (first, *others) in in_order:
-        where = f"{first}{f' and {len(others)} others' * bool(others)}: "
+        where = f"{first}{f' and {len(others)} more' * bool(others)}: "
         lines.append(where * (first is not None and len(files) > 1) + line)
     if len(lines) > MANY_LINES:
         lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
@@ -301,8 +302,7 @@ def draw_sheet(prepared, path):
         first, end = prepared.spans[clip]
         frames = [prepared.read(n, n + 1)[0] for n in (first, (first + end) // 2, end - 1)]
         rows.append([(frame[::smaller, ::smaller], pictures.REAL_COLOUR) for frame in frames])
-        name = cli.visible(prepared.names[clip])
-        labels.append(name if len(name) <= 11 else f"…{name[-10:]}")
+        labels.append(textwrap.fill(cli.visible(prepared.names[clip])[-44:], 11))
     with atomic_write(path) as temporary:
         made_by = PngImagePlugin.PngInfo()
         made_by.add_text("Software", SOFTWARE)

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import CLIPS, files_in
+from helpers import CLIPS, files_in, prepare
 from skimage.metrics import structural_similarity
 
 import animate
