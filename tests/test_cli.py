@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -92,6 +93,13 @@ def test_what_a_script_survives_and_what_ends_it(before, main, ended):
     code = f"import sys; from signal import *; {before}; from extras import cli; "
     environment = {"PYTHONIOENCODING": "cp1252:strict"}
     assert python("-c", f"{code}cli.run(lambda: {main})", **environment) == ended
+
+
+def test_closed_streams_stop_nothing(tmp_path):
+    code = f"from extras import start; print(1); open({str(tmp_path / 'a')!r}, 'x')"
+    line = shlex.join([sys.executable, "-c", code])
+    subprocess.run(f"{line} <&- >&- 2>&-", check=True, shell=True, cwd=ROOT)
+    assert (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

@@ -64,35 +64,21 @@ def archive(**arrays):
     return file.getvalue()
 
 
-def header_that_claims(shape):
-    """A .npy file with less in it than its header says."""
-    file = io.BytesIO()
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue() + b"1234"
-
-
 BAD = {
     "empty.npy": b"",
     "cut.npy": saved(VIDEOS)[:-1],
     "text.npy": b"not an array",
     "archive.npy": archive(videos=VIDEOS),
-    "header.npy": b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4', \n",
     "negative.npy": saved(VIDEOS).replace(b"(3, ", b"(-3,"),
-    "terabytes.npy": header_that_claims((10**9, 20, 64, 64)),
-    "overflow.npy": header_that_claims((2**62, 2**62, 64, 64)),
+    "overflow.npy": saved(VIDEOS).replace(b"(3, ", b"(%d, " % 2**62),
     "objects.npy": saved(np.array([RunsCode()])),
     "code.npy": pickle.dumps(RunsCode()),
     "one-frame.npy": saved(VIDEOS[0, 0]),
     "one-clip-in-colour.npy": saved(VIDEOS[0].repeat(2, axis=-1)[None]),
     "rank-6.npy": saved(VIDEOS[..., None]),
-    "none.npy": saved(VIDEOS[:0]),
     "no-frames.npy": saved(VIDEOS[:, :0]),
     "complex.npy": saved(VIDEOS.astype(complex)),
     "int16.npy": saved(VIDEOS.astype(np.int16)),
-    "texts.npy": saved(np.full(VIDEOS.shape, "a")),
-    "records.npy": saved(np.zeros(VIDEOS.shape, [("grey", "u1")])),
-    "dates.npy": saved(VIDEOS.astype("datetime64[s]")),
     "movie.mp4": b"\x00\x00\x00\x18ftypmp42",
     "frames": None,
 }
@@ -114,11 +100,6 @@ def test_anything_else_gets_the_line_that_prepares_it(tmp_path, monkeypatch, nam
     assert not Path("code-has-run").exists()
 
 
-def test_a_missing_file_is_not_to_be_prepared(tmp_path):
-    with pytest.raises(InputError, match="no such file$"):
-        clips.open_clips(tmp_path / "nothing.npy")
-
-
 @pytest.mark.parametrize("size", [500, None])
 def test_a_file_that_changes_while_it_is_open_ends_in_one_line(tmp_path, size):
     """Where it has become shorter, to read on would kill the process."""
@@ -132,10 +113,11 @@ def test_a_file_that_changes_while_it_is_open_ends_in_one_line(tmp_path, size):
     assert opened.digest != before
 
 
-def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
-    os.mkfifo(tmp_path / "a.npy")
-    os.mkfifo(tmp_path / "b")
+def test_what_is_no_file_is_told_at_once(tmp_path):
+    with pytest.raises(InputError, match="no such file$"):
+        clips.open_clips(tmp_path / "nothing.npy")
     for name in ("a.npy", "b"):
+        os.mkfifo(tmp_path / name)  # which nobody waits for
         with pytest.raises(InputError):
             clips.open_clips(tmp_path / name)
 

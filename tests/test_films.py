@@ -71,37 +71,36 @@ def assert_alike(clips, truth):
     assert np.abs(frames.mean(-1) - truth).mean() < 3
 
 
+def turn(*matrix):
+    a, b, c, d = (65536 * n for n in matrix)
+    return lambda stream: stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+
+
+def widen(stream):
+    stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+
+
 @pytest.mark.parametrize(
-    ("matrix", "seen"),
+    ("prepare", "stored", "seen"),
     [
-        ((0, 1, -1, 0), lambda video: np.rot90(video, -1, (1, 2))),
-        ((0, -1, 1, 0), lambda video: np.rot90(video, 1, (1, 2))),
-        ((-1, 0, 0, 1), lambda video: video[:, :, ::-1]),
+        (turn(0, 1, -1, 0), movie(), np.rot90(movie(), -1, (1, 2))),
+        (turn(0, -1, 1, 0), movie(), np.rot90(movie(), 1, (1, 2))),
+        (turn(-1, 0, 0, 1), movie(), movie()[:, :, ::-1]),
+        (widen, movie()[:, :, ::2], movie()),
     ],
 )
-def test_a_film_is_turned_and_mirrored_as_its_file_says(tmp_path, matrix, seen):
-    a, b, c, d = (65536 * n for n in matrix)
-    path = write_film(
-        tmp_path / "phone.mov",
-        movie(),
-        prepare=lambda stream: stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30]),
-    )
-    assert_alike(read(path)[0], seen(movie()))
+def test_a_film_is_shown_as_its_file_says(tmp_path, prepare, stored, seen):
+    """Turned, mirrored, and with pixels that are wider than high made squares."""
+    path = write_film(tmp_path / "phone.mov", stored, prepare=prepare)
+    assert_alike(read(path)[0], seen)
     (smaller,), _ = read(path, size=(32, 32))
-    assert smaller.shape == (24, *seen(np.empty((1, 32, 48))).shape[1:], 3)
+    assert smaller.shape[1:] == ((48, 32, 3) if seen.shape[1] > seen.shape[2] else (32, 48, 3))
 
 
-def test_pixels_that_are_wider_than_high_become_squares(tmp_path):
-    def prepare(stream):
-        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
-
-    path = write_film(tmp_path / "wide.mp4", movie()[:, :, ::2], prepare=prepare)
-    assert_alike(read(path)[0], movie())
-
-
-@pytest.mark.parametrize("height", [64, 720])
-@pytest.mark.parametrize("full_range", [False, True])
-@pytest.mark.parametrize("matrix", ["ITU601", "ITU709"])
+@pytest.mark.parametrize(
+    ("matrix", "full_range", "height"),
+    [("ITU601", False, 64), ("ITU709", True, 64), ("ITU601", True, 720), ("ITU709", False, 720)],
+)
 def test_colours_are_those_that_were_filmed(tmp_path, matrix, full_range, height):
     picture = av.VideoFrame.from_ndarray(np.full((height, 64, 3), (200, 60, 30), np.uint8))
     picture = picture.reformat(
@@ -136,11 +135,13 @@ def test_paper_white_of_an_hdr_film_is_white_and_black_is_black(tmp_path):
     frame = av.VideoFrame.from_ndarray(
         np.concatenate([luma.ravel(), np.full(2048, 512, np.uint16)]).reshape(96, 64), "yuv420p10le"
     )
-    frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range = 16, 9, 9, 1
-    hdr = "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
-    path = write_film(
-        tmp_path / "phone.mp4", [frame] * 3, "libx265", "yuv420p10le", **{"x265-params": hdr}
-    )
+
+    def prepare(stream):
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = 16, 9, 9
+        context.color_range = 1
+
+    path = write_film(tmp_path / "phone.mkv", [frame] * 3, "ffv1", "yuv420p10le", prepare=prepare)
     (frames,), notes = read(path)
     assert frames[0, 32].min() > 240 and frames[0, 5].max() < 10 and "HDR" in notes
 
@@ -193,14 +194,12 @@ def test_joined_files_are_clips_and_lose_no_frame(tmp_path):
     part = write_film(tmp_path / "part.ts", movie(), bf="0")
     (tmp_path / "joined.ts").write_bytes(2 * part.read_bytes())
     assert lengths(tmp_path / "joined.ts", fps=25) == [24, 24]
-
-
-def test_frames_of_another_size_begin_a_clip(tmp_path):
     part = write_film(tmp_path / "part.avi", movie(), "mjpeg", "yuvj420p")
     other = write_film(tmp_path / "other.avi", movie(height=32), "mjpeg", "yuvj420p")
     (tmp_path / "joined.avi").write_bytes(part.read_bytes() + other.read_bytes())
     clips, notes = read(tmp_path / "joined.avi")
-    assert [clip.shape[:2] for clip in clips] == [(24, 64), (24, 32)] and not notes
+    assert [clip.shape[:2] for clip in clips] == [(24, 64), (24, 32)]
+    assert notes == "about 25 frames a second"
 
 
 def test_a_film_is_read_in_blocks(tmp_path):
@@ -229,25 +228,20 @@ def test_a_cut_film_is_read_as_far_as_it_goes(tmp_path):
     assert 3 < len(frames) < 24 and "of 0.96 seconds" in notes
 
 
-def test_a_playlist_opens_no_other_file(tmp_path):
-    write_film(tmp_path / "private.mp4", movie())
-    trap = tmp_path / "film.mp4"
-    trap.write_bytes(b"ffconcat version 1.0\n# \xff\xfe\nfile private.mp4\n")
-    with pytest.raises(InputError):
-        read(trap)
-
-
 def test_what_holds_no_film_is_refused_in_one_line(tmp_path):
     unknown = write_film(tmp_path / "unknown.mkv", movie())
     unknown.write_bytes(unknown.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XXX"))
     cut = write_film(tmp_path / "cut.mp4", movie())
-    cut.write_bytes(cut.read_bytes()[:-200])
+    playlist = b"ffconcat version 1.0\n# \xff\xfe\nfile private.mp4\n"  # opens no other file
+    (tmp_path / "playlist.mp4").write_bytes(playlist)
+    cut.rename(tmp_path / "private.mp4")
+    cut.write_bytes((tmp_path / "private.mp4").read_bytes()[:-200])
     with av.open(tmp_path / "sound.mp4", "w") as film:
         stream = film.add_stream("aac", rate=16000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
         sound.sample_rate = 16000
         film.mux(stream.encode(sound))
-    for name in ("unknown.mkv", "cut.mp4", "sound.mp4"):
+    for name in ("unknown.mkv", "cut.mp4", "sound.mp4", "playlist.mp4"):
         with pytest.raises(InputError, match=name) as refusal:
             read(tmp_path / name)
         assert "\n" not in str(refusal.value)
@@ -299,17 +293,17 @@ def test_what_is_transparent_in_a_picture_is_black(tmp_path, mode):
 
 
 def test_pictures_keep_their_channels_and_their_depth(tmp_path):
-    pictures = {
-        "grey.png": (movie(1)[0], np.uint8, 1),
-        "bits.png": (movie(1)[0] > 128, np.uint8, 1),
-        "deep.png": (movie(1)[0].astype(np.uint16) * 256, np.uint16, 1),
-        "colour.webp": (np.repeat(movie(1)[0][..., None], 3, -1), np.uint8, 3),
-    }
-    for name, (pixels, dtype, channels) in pictures.items():
-        Image.fromarray(pixels).save(tmp_path / name)
-        frame = still(tmp_path / name)
-        assert frame.dtype == dtype and frame.shape == (64, 96, channels), name
-    assert still(tmp_path / "deep.png").max() == 240 * 256
+    grey = movie(1)[0]
+    for name, pixels in {
+        "grey.png": grey[..., None],
+        "bits.png": grey[..., None] > 128,
+        "deep.png": grey[..., None].astype(np.uint16) * 256,
+        "colour.bmp": np.stack([grey, grey // 2, 255 - grey], -1),
+    }.items():
+        Image.fromarray(np.squeeze(pixels)).save(tmp_path / name)
+        expected = pixels * np.uint8(255) if pixels.dtype == bool else pixels
+        np.testing.assert_array_equal(still(tmp_path / name), expected)
+        assert still(tmp_path / name).dtype == expected.dtype
     Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
     assert (still(tmp_path / "print.jpg")[5, 5] > (200, -1, -1)).all()
 
@@ -325,8 +319,8 @@ def test_a_gif_of_one_picture_and_a_phones_two_are_stills(tmp_path):
 
 
 def test_bad_pictures_are_refused_in_one_line(tmp_path):
-    Image.new("1", (9500, 9500)).save(tmp_path / "90-megapixels.png")
-    Image.new("1", (14000, 14000)).save(tmp_path / "196-megapixels.png")
+    Image.new("1", (9500, 9500)).save(tmp_path / "90-megapixels.png", compress_level=1)
+    Image.new("1", (14000, 14000)).save(tmp_path / "196-megapixels.png", compress_level=1)
     Image.fromarray(movie(1)[0]).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-80])
     Image.new("L", (64, 64)).save(tmp_path / "not-promised.png", format="TIFF")
