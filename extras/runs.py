@@ -39,6 +39,7 @@ from method.loop import NextFrameModel
 
 SHIPPED = data.ASSETS / "forecaster.keras"
 CHECKPOINT, INIT = "checkpoint.keras", "init.keras"
+EPOCHS = "epochs.txt"  # within the checkpoint
 # What nobody has yet who starts a run. The other files are written before it is one.
 OF_A_RUN = ("config.json", "best.keras", "last.keras", "log.csv", "curve.png", "samples")
 COLUMNS = (
@@ -341,20 +342,11 @@ class Run:
                 if self.initial is not None:
                     with atomic_write(self.folder / INIT) as path:
                         self.initial.save(path)
-                with atomic_write(self.folder / CHECKPOINT) as path:
-                    model.save(path)
+                save_checkpoint(model, 0, self.folder / CHECKPOINT)
                 write_json(self.folder / "environment.json", [self.environment])
                 write_config(self.folder, self.config)  # now it is a run
             return
-        load_checkpoint(model, self.folder / CHECKPOINT)
-        steps = int(ops.convert_to_numpy(model.optimizer.iterations))
-        # Rounded up: steps that the scaling of float16's loss has skipped are not counted.
-        self.epoch = -(-steps // self.config.steps_per_epoch)
-        skips = self.config.architecture.precision == "mixed_float16"
-        if steps % self.config.steps_per_epoch and not skips:
-            raise InputError(
-                f"{self.folder / CHECKPOINT} is not of the end of an epoch: restore it"
-            )
+        self.epoch = load_checkpoint(model, self.folder / CHECKPOINT)
         self.rows = read_log(self.folder, self.epoch)
         rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
         if self.rows and not np.isclose(rate, float(self.rows[-1]["learning_rate"]), rtol=0.01):
@@ -430,8 +422,7 @@ class Run:
         with atomic_write(self.folder / "curve.png") as path:
             draw_curve(self.rows, self.copy_last_mse).savefig(path, dpi=120)
         # Last, so that whatever it counts as done has been written.
-        with atomic_write(self.folder / CHECKPOINT) as path:
-            model.save(path)
+        save_checkpoint(model, epoch + 1, self.folder / CHECKPOINT)
 
     def check_finite(self, loss):
         """Raise a Failure if a loss is no number."""
@@ -482,17 +473,31 @@ class Watch(keras.callbacks.Callback):
         print(f"look at it: python animate.py {folder}")
 
 
+def save_checkpoint(model, epochs, path):
+    """Write a compiled model, and how many epochs are done: `EPOCHS` within the .keras archive."""
+    with atomic_write(path) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(EPOCHS, str(epochs))
+
+
 def load_checkpoint(model, path):
-    """Put a run's whole state into a compiled model, or refuse with an InputError."""
+    """Put a run's whole state into a compiled model: -> how many epochs are done.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another model or optimizer.
+    """
     if not path.is_file():
         raise InputError(f"{path.parent} has no {path.name} to go on from")
     try:
         with zipfile.ZipFile(path) as archive:
             model.check_weights(json.loads(archive.read("config.json"))["build_config"])
+            epochs = int(archive.read(EPOCHS))
         with warnings.catch_warnings():
             # Keras would leave the optimizer as new.
             warnings.filterwarnings("error", message="Skipping variable loading")
             model.load_weights(path)
+        return epochs
     except Exception as error:  # what a damaged file raises depends on the damage
         first_line = str(error).strip().split("\n")[0]
         raise InputError(f"{path} cannot be loaded: {first_line}") from None
