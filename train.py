@@ -1,7 +1,7 @@
 """Train a next-frame model on Moving MNIST or on your own clips, on a GPU or on a laptop's CPU.
 
     python train.py --preset tiny                      a first look, in two minutes
-    python train.py --preset keras-small               the Keras site's stack, in 20 minutes
+    python train.py --preset keras-small               the Keras site's stack, in 13 minutes
     python train.py                                    an hour on two CPU cores
     KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
     python train.py --filters 96 --run runs/mine       any hyperparameter is an option
@@ -231,7 +231,7 @@ PRESETS = {
         cooldown=0.4,
     ),
     # The layers of the next preset with a quarter of the filters, trained to forecast: in closed
-    # loop, on squared error, at a higher rate. Two CPU cores take 20 minutes.
+    # loop, on squared error, at a higher rate. Two CPU cores take 13 minutes.
     "keras-small": Config(
         model="keras-example",
         architecture=models.Architecture(layers=((16, 5), (16, 3), (16, 1))),
