@@ -246,8 +246,8 @@ def open_request(request, config, usual_count):
     shown = request.context, request.horizon
     if asked.context is asked.horizon is None and trained != shown:
         print(
-            f"{request.model} was trained on {trained[0]} + {trained[1]} frames, and these are "
-            f"{shown[0]} + {shown[1]}: for the former --context {trained[0]} --horizon {trained[1]}"
+            f"{request.model} was trained on {trained[0]} + {trained[1]} frames; here it forecasts "
+            f"{shown[0]} + {shown[1]}; as in training: --context {trained[0]} --horizon {trained[1]}"
         )
     videos, value_range = open_videos(request, config)
     indices = choose_indices(len(videos), request.count, request.seed, usual_count)

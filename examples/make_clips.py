@@ -1,6 +1,5 @@
 """Draw clips to train on: coloured shapes that move, turn and bounce, each clip an MP4 file.
 
-    pip install av
     python examples/make_clips.py clips
     python prepare.py clips clips.prepared --size 64
     python train.py --data clips.prepared --preset tiny --run runs/clips

@@ -302,7 +302,7 @@ class Run:
         if isinstance(error, OSError):  # the disk is full, say
             raise Failure(f"{cli.reason(error)}; then {go_on}") from None
         if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"; whole epochs are saved; {go_on}") from None
+            raise KeyboardInterrupt(f"; epochs done: {len(self.rows)}; {go_on}") from None
 
     def copy_initial_weights(self, model):
         """Give a new model the weights that `--init` names.

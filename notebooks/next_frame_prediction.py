@@ -262,9 +262,10 @@ for name, model in {"to train": train.build_model(config), "shipped": shipped}.i
 # The model will have to go on from its own predictions. If it only ever sees real frames while it
 # is trained ("teacher forcing"), it never learns to live with its own mistakes. So it is trained in
 # closed loop, as it will be used: it reads some real frames (the *context*), and goes on from its
-# own predictions. At first it is helped: most later frames are real, and their share falls to zero
-# ("scheduled sampling", Bengio et al. 2015). A mask says which are real, and the loop over the
-# frames heeds it:
+# own predictions. At first it is helped: after the context some more frames are real, fewer with
+# each epoch, until none is ("scheduled sampling", Bengio et al. 2015). After a video's first
+# predicted frame all are predicted. A mask says which are real, and the loop over the frames heeds
+# it:
 #
 # ```python
 # def next_step(real_frame, is_real, outputs, states):
@@ -285,9 +286,9 @@ for epoch in range(config.sampling_epochs + 1):
 print("videos and targets:", targets.shape, " real_mask:", inputs["real_mask"].shape)
 
 # %% [markdown]
-# The loss is the squared error, summed over the pixels of a frame. The forecaster adds a smaller
-# one, which compares the motion that it predicts with the motion that is then measured. The
-# optimizer Muon trains the kernels of hidden layers, and Adam all other weights.
+# The loss is the squared error, summed over the pixels of a frame. The forecaster adds
+# another one, times 0.1, which compares the motion that it predicts with the motion that is then
+# measured. The optimizer Muon trains the kernels of hidden layers, and Adam all other weights.
 #
 # `train.train` is what `python train.py --preset tiny` runs. It leaves a folder with the weights, a
 # log, pictures, and all that is needed to go on. It prints a line for each epoch: `frames_loss` is
@@ -520,8 +521,9 @@ plt.show()
 # 3. **Teacher forcing.** Keep the errors from before by `before = scores`. Then put `config =
 #    replace(config, teacher_forcing=True)` where section 5 changes hyperparameters, and run
 #    sections 5 to 8 again. What does the closed loop bring?
-# 4. **Nothing measured.** Do the same with `motion_radius=0` in the architecture. Now the layers
-#    must find out by themselves how things move, and paint every pixel. Compare the errors.
+# 4. **Nothing measured.** Take that line out again, and put `config = replace(config,
+#    architecture=replace(config.architecture, motion_radius=0))` there. Now the layers must find
+#    out by themselves how things move, and paint every pixel. Compare the errors.
 # 5. **A film of your own.** Put one of at least 24 frames into the project's folder. `python
 #    prepare.py film.mp4 film.prepared --size 64` prepares it, `python train.py --data film.prepared
 #    --preset tiny --run runs/film` trains on it, and `python animate.py runs/film` leaves GIFs in
@@ -566,7 +568,7 @@ compare(truths[helped], ("frames", better[helped]), ("sprites", by_sprites[helpe
 # Could a perfect forecaster have no error at all? No. A digit's place is rounded down to whole
 # pixels before it is drawn. So ten frames do not tell its exact direction, and directions that look
 # the same now lead to different places later. We draw 200,000 digits, look at one axis alone, and
-# keep those that are at the same pixels as number 9 (chosen by hand) in all of the first ten
+# keep those that are at the same pixels as `pixels[9]` (chosen by hand) in all of the first ten
 # frames. Nobody could tell them apart.
 
 # %%

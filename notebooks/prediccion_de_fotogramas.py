@@ -15,8 +15,8 @@
 # datos, mira por dentro una capa ConvLSTM2D, entrena un modelo y guarda un GIF de su predicción
 # junto al vídeo real. Después mide cuánto se equivocan las predicciones y muestra qué ocurre dentro
 # del modelo. Las celdas llaman a funciones de cinco archivos cortos, `data.py`, `model.py`,
-# `train.py`, `predict.py` y `animate.py`, que conviene leer en ese orden, y a algunas de las
-# carpetas `method` y `extras`. Los nombres del código y los mensajes de los programas están en
+# `train.py`, `predict.py` y `animate.py`, que conviene leer en ese orden, y a algunas funciones de
+# las carpetas `method` y `extras`. Los nombres del código y los mensajes de los programas están en
 # inglés. Ejecutarlo todo lleva unos cinco minutos con dos núcleos de la CPU. No hace falta una GPU
 # ni se descarga nada.
 #
@@ -153,8 +153,8 @@ strip(("entrada x", x[0, :10]), ("objetivo y", y[0, :10]))
 # h_n &= o \odot \tanh(c_n) & &\text{la nueva salida}
 # \end{aligned}$$
 #
-# Es una LSTM en la que los productos son convoluciones ($*$). Cada píxel tiene su propia memoria y
-# solo mira a sus vecinos. Todos los píxeles comparten los mismos pesos, así que lo que se aprende
+# Es una LSTM en la que se multiplica por los pesos con convoluciones ($*$). Cada píxel tiene su
+# propia memoria y solo mira a sus vecinos. Todos los píxeles comparten los mismos pesos, así que lo que se aprende
 # sobre el movimiento en una esquina vale en cualquier otra parte de la imagen.
 #
 # Las cuatro convoluciones leen la misma entrada, de modo que se calculan como una sola con el
@@ -273,10 +273,11 @@ for name, model in {"por entrenar": train.build_model(config), "incluido": shipp
 # El modelo tendrá que continuar a partir de sus propias predicciones. Si al entrenarse solo ve
 # fotogramas reales (*teacher forcing*), nunca aprende a convivir con sus errores. Por eso se
 # entrena en bucle cerrado, tal como se va a usar: lee unos fotogramas reales (el *contexto*) y
-# continúa a partir de lo que él mismo predice. Al principio recibe ayuda: casi todos los fotogramas
-# posteriores son reales, y su proporción baja hasta cero (muestreo programado o *scheduled
-# sampling*, Bengio et al., 2015). Una máscara dice cuáles son reales, y el bucle que recorre los
-# fotogramas la consulta:
+# continúa a partir de lo que él mismo predice. Al principio recibe ayuda: después del contexto
+# siguen siendo reales algunos fotogramas más, menos en cada época, hasta que no queda ninguno
+# (muestreo programado o *scheduled sampling*, Bengio et al., 2015). A partir del primer fotograma
+# predicho de un vídeo, todos los demás son predichos. Una máscara dice cuáles son reales, y el
+# bucle que recorre los fotogramas la consulta:
 #
 # ```python
 # def next_step(real_frame, is_real, outputs, states):
@@ -299,9 +300,9 @@ print("vídeos y objetivos:", targets.shape, " real_mask:", inputs["real_mask"].
 
 # %% [markdown]
 # La función de pérdida es el error cuadrático, sumado sobre todos los píxeles de un fotograma.
-# `Forecaster` añade un término de menor peso, que compara el movimiento que predice con el que se
-# mide después. El optimizador Muon ajusta los kernels de las capas ocultas, y Adam, los demás
-# pesos.
+# `Forecaster` añade otro término, con un factor de 0.1, que compara el movimiento que predice con
+# el que se mide después. El optimizador Muon ajusta los kernels de las capas ocultas, y Adam, los
+# demás pesos.
 #
 # En la terminal, `python train.py --preset tiny` llama a esta misma función, `train.train`. La
 # función deja una carpeta con los pesos, un registro, imágenes y todo lo necesario para reanudar el
@@ -336,7 +337,7 @@ curves(lines, "época", "Entrenamiento y validación")
 
 # %% [markdown]
 # Ambas líneas son errores cuadráticos de fotogramas predichos. Pero `frames_loss` cuenta también
-# las predicciones del contexto, y en las primeras épocas hay además fotogramas posteriores reales.
+# las predicciones del contexto, y en las primeras épocas también son reales algunos posteriores.
 # Por eso hay que comparar la forma de las líneas y no su altura. El modelo no puede aprender ningún
 # vídeo de memoria: ve cada uno una sola vez.
 #
@@ -541,8 +542,9 @@ plt.show()
 # 3. **Teacher forcing.** Guarda los errores de antes con `before = scores`. Después pon `config =
 #    replace(config, teacher_forcing=True)` donde la sección 5 cambia los hiperparámetros y repite
 #    las secciones 5 a 8. ¿Qué aporta el bucle cerrado?
-# 4. **Sin medir nada.** Haz lo mismo con `motion_radius=0` en la arquitectura. Ahora las capas
-#    tienen que averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara los errores.
+# 4. **Sin medir nada.** Quita esa línea y pon en su lugar `config = replace(config,
+#    architecture=replace(config.architecture, motion_radius=0))`. Ahora las capas tienen que
+#    averiguar por sí solas cómo se mueve todo, y pintar cada píxel. Compara los errores.
 # 5. **Un vídeo tuyo.** Pon uno de al menos 24 fotogramas en la carpeta del proyecto. `python
 #    prepare.py video.mp4 video.prepared --size 64` lo prepara, `python train.py --data
 #    video.prepared --preset tiny --run runs/video` entrena con él y `python animate.py runs/video`
@@ -590,7 +592,7 @@ compare(truths[helped], ("sin ellos", better[helped]), ("con ellos", by_sprites[
 # ¿Acertaría siempre un modelo perfecto? No. Antes de dibujar un dígito, su posición se redondea
 # hacia abajo a píxeles enteros. Por eso diez fotogramas no dicen cuál es su dirección exacta, y
 # direcciones que ahora parecen iguales llevan después a sitios distintos. Generamos al azar 200 000
-# dígitos, miramos un solo eje y nos quedamos con los que ocupan los mismos píxeles que el número 9
+# dígitos, miramos un solo eje y nos quedamos con los que ocupan los mismos píxeles que `pixels[9]`
 # (elegido a mano) en cada uno de los diez primeros fotogramas. Nadie podría distinguirlos.
 
 # %%
