@@ -91,7 +91,7 @@ def prepare(sources, out, options=Options(), like=None):
     """
     sources, out = [Path(source) for source in sources], Path(out)
     found = [(source, finding.find_files(source)) for source in sources]
-    options = check_options(options, {file.suffix.lower() for _, files in found for file in files})
+    options = check_options(options, [file for _, files in found for file in files])
     check_out(out, found)
     cli.refuse_input(out, like)
     if like is not None:
@@ -126,8 +126,8 @@ def prepare(sources, out, options=Options(), like=None):
         print("Frames of this size take long to train on: --size 64 makes smaller ones")
 
 
-def check_options(options, endings):
-    """Check `Options` for sources whose files have these endings.
+def check_options(options, files):
+    """Check `Options` for sources that have these files.
 
     Returns:
         `Options` with two numbers in `size`, and `axes` in capital letters.
@@ -136,6 +136,7 @@ def check_options(options, endings):
         InputError: an option makes no sense, or there is nothing that it is for.
     """
     size, axes = options.size, options.axes and options.axes.upper()
+    endings = {file.suffix.lower() for file in files}
     if size is not None:
         size = tuple(size) * 2 if len(size) == 1 else tuple(size)
         if len(size) != 2 or min(size) < SMALLEST or max(size) > LARGEST:
@@ -144,7 +145,7 @@ def check_options(options, endings):
         raise InputError(f"--stride {options.stride}: give N, 1 or more, to keep every Nth frame")
     if options.fps is not None and not 0 < options.fps <= 1000:
         raise InputError(f"--fps {options.fps:g}: give frames a second, above 0 and up to 1000")
-    if options.fps and endings.isdisjoint((*films.FILMS, ".gif", ".png", ".webp")):
+    if options.fps and not any(map(films.has_times, files)):
         raise InputError("--fps is for films and animations, which have times: use --stride")
     if options.value_range and not is_range(*options.value_range):
         given = " ".join(f"{value:g}" for value in options.value_range)

@@ -467,8 +467,8 @@ class Start:
     run: Path | None = None
     """The new run's folder; runs/PRESET if it is left out."""
     resume: Path | None = None
-    """Go on with the run in this folder, as it is, with no other option than --epochs, --log or
-    --devices."""
+    """Go on with the run in this folder, as it is, with no other option than --epochs, --log,
+    --devices or, where its clips have moved, --data."""
     config: Path | None = None
     """A run's folder or config.json to take all defaults from: it repeats the run."""
     log: Literal[tuple(trackers.TRACKERS)] | None = None
@@ -498,7 +498,7 @@ def main():
     if start.resume and start != Start(resume=start.resume, log=start.log):
         raise InputError(
             f"--resume {start.resume} goes on with that run as it is: give no other option than "
-            "--epochs, --log or --devices"
+            "--epochs, --log, --devices or --data"
         )
     if start.config and start.preset != Start.preset:
         raise InputError(

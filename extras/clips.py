@@ -78,7 +78,7 @@ def open_clips(path):
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; if it has moved, name its new place by --data")
     if not path.is_file():  # a pipe would be waited for
         raise InputError(f"{path} is no file; {how_to_prepare(path)}")
     if prepared.is_prepared(path):

@@ -236,6 +236,12 @@ def display_matrix(frame):
 # Animations and pictures ------------------------------------------------------------------
 
 
+def has_times(path):
+    """Whether a file's frames have times: it is a film, or an animation."""
+    ending = path.suffix.lower()
+    return ending in FILMS or (ending in PICTURES and is_animation(path))
+
+
 def is_animation(path):
     """Whether a picture's file (PICTURES) holds several that are shown one after another."""
     try:

@@ -455,7 +455,8 @@ class Watch(keras.callbacks.Callback):
             epochs = self.run.config.epochs - self.run.epoch
             left = epochs * self.run.config.steps_per_epoch - self.done
             minutes = (time.monotonic() - self.started) / self.done * left / 60
-            print(f"\nabout {minutes:.0f} minutes to go, and the validation after each epoch")
+            line = f"\nabout {minutes:.0f} minutes to go, and the validation after each epoch"
+            print(line, flush=True)
         self.done += 1
         if self.run.asked_to_stop():
             raise KeyboardInterrupt

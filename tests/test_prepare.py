@@ -265,13 +265,19 @@ def test_like_reads_other_files_in_the_same_way(tmp_path):
         ({"size": (3,)}, "--size"), ({"stride": 0}, "--stride 0"), ({"fps": np.inf}, "--fps inf"),
         ({"value_range": (1, 1)}, "--range 1 1"), ({"value_range": (-1e308, 1e308)}, "--range"),
         ({"value_range": (np.nan, 1)}, "--range nan"), ({"axes": "TTHW"}, "--axes"),
-        ({"fps": 5}, "--stride"), ({"grey": True, "colour": True}, "--grey"),
+        ({"grey": True, "colour": True}, "--grey"),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_end_in_one_line(tmp_path, options, told):
     np.save(tmp_path / "a.npy", movie())
     with pytest.raises(InputError, match=told):
         prepared(tmp_path, tmp_path / "a.npy", **options)
+
+
+def test_frames_without_times_are_taken_by_a_stride(tmp_path):
+    write_frames(tmp_path / "in", movie())  # a PNG could be an animation
+    with pytest.raises(InputError, match="use --stride"):
+        prepared(tmp_path, tmp_path / "in", fps=5)
 
 
 def test_no_file_is_lost_and_none_is_written_among_sources(tmp_path):
