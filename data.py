@@ -357,6 +357,15 @@ def main():
     digits = load_digits("train")
     videos = TrainingVideos().draw(3, [arguments.seed])
     x, y = shift_frames(videos)
+    rows, labels = [], []
+    for video_x, video_y in zip(x, y):
+        rows.append([(frame, pictures.REAL_COLOUR) for frame in video_x[:8]])
+        rows.append([(frame, pictures.PREDICTED_COLOUR) for frame in video_y[:8]])
+        labels += ["input x", "target y"]
+    path = arguments.out / "pairs.png"
+    with atomic_write(path) as temporary:
+        pictures.film_strip(rows, labels, scale=2).save(temporary)
+
     for name, array, meaning in [
         ("digits", digits, "MNIST's training digits"),
         ("videos", videos, "(videos, frames, height, width, channels)"),
@@ -369,15 +378,6 @@ def main():
         )
     print("the target of a frame is the next frame: y[:, n] == x[:, n + 1] is", end=" ")
     print(np.array_equal(y[:, :-1], x[:, 1:]))
-
-    rows, labels = [], []
-    for video_x, video_y in zip(x, y):
-        rows.append([(frame, pictures.REAL_COLOUR) for frame in video_x[:8]])
-        rows.append([(frame, pictures.PREDICTED_COLOUR) for frame in video_y[:8]])
-        labels += ["input x", "target y"]
-    path = arguments.out / "pairs.png"
-    with atomic_write(path) as temporary:
-        pictures.film_strip(rows, labels, scale=2).save(temporary)
     print(f"inputs above, their targets below: {path}")
 
 

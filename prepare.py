@@ -10,6 +10,7 @@ Prints how each source was read, and draws some frames to OUT.png: look at it be
 if __name__ == "__main__":
     from extras import start  # noqa: F401
 
+import contextlib
 import dataclasses
 import sys
 import textwrap
@@ -253,7 +254,8 @@ def read_source(source, files, options, writer, is_pressed):
     writer.sources.append({"path": str(source), "lines": lines})
     show_progress(1, writer)
     if len(lengths) or values.need_range:
-        print(*map(cli.visible, (f"{source}:", *lines)), sep="\n  ")
+        with contextlib.suppress(BrokenPipeError):  # `| head` loses no result
+            print(*map(cli.visible, (f"{source}:", *lines)), sep="\n  ")
     return values
 
 

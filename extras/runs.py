@@ -248,6 +248,9 @@ class Run:
     """
 
     def __init__(self, folder, config, resume, digest):
+        year = time.localtime().tm_year
+        if not 1980 <= year < 2108:  # a .keras file is a ZIP file, which notes no other years
+            raise InputError(f"this machine's clock shows the year {year}: set it")
         self.folder = Path(folder)
         self.config = config
         self.resume = resume

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import sys
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -373,3 +374,13 @@ def test_folders_that_are_too_deep_end_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(finding, "_walk", too_deep)
     with pytest.raises(InputError, match="too deep"):
         prepared(tmp_path, tmp_path)
+
+
+def test_who_reads_no_further_loses_no_result(tmp_path, monkeypatch):
+    """As after `| head -1`, where Python writes at once."""
+    write_frames(tmp_path / "in", movie())
+    closed = unittest.mock.Mock(**{"write.side_effect": BrokenPipeError, "isatty": bool})
+    monkeypatch.setattr(sys, "stdout", closed)
+    with pytest.raises(BrokenPipeError):  # in the last line
+        prepare.prepare([tmp_path / "in"], tmp_path / "out")
+    assert Prepared(tmp_path / "out").shape[0] and (tmp_path / "out.png").exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 from pathlib import Path
 
 import keras
@@ -304,3 +305,9 @@ def test_a_preset_says_nothing_of_options_that_nobody_gave():
     said = {name: list(preset.remarks()) for name, preset in train.PRESETS.items()}
     assert len(said.pop("keras-example")) == 2  # teacher forcing, and constant rates
     assert not any(said.values())
+
+
+def test_a_clock_that_no_file_can_note_is_refused(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "localtime", lambda *_: time.struct_time((1970, 1, 1, *6 * [0])))
+    assert "the year 1970" in refused(train, "--preset", "tiny", "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
