@@ -5,6 +5,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+import pytest
 from helpers import files_in
 from PIL import Image
 
@@ -90,3 +91,16 @@ def test_two_models_beside_each_other_and_one_after_the_other(script, refused, q
     (path,) = out.glob("rate-0.1-and-rate-0.2-*.gif")
     assert Image.open(path).width - 8 == (frames.shape[2] - 8) / 2 * 3 + 8
     assert "other names" in refused(animate, one, "--beside", one, *arguments)
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path, kind):
+    resource = pytest.importorskip("resource")
+    path, (_, hard) = tmp_path / f"a.{kind}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # Python ignores the signal
+    try:
+        with pytest.raises(OSError, match="too large"):
+            getattr(animate, f"write_{kind}")(path, np.repeat(video(9), 3, axis=-1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert not any(tmp_path.iterdir())

@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import unittest.mock
 
 import numpy as np
 import pytest
-from helpers import CLIPS, files_in, prepare
+from helpers import CLIPS, QUICK, files_in, prepare
 from skimage.metrics import structural_similarity
 
 import animate
@@ -253,3 +254,12 @@ def test_predictions_that_are_no_numbers_leave_the_old_files(script, quick_run, 
     status, _, errors = script(predict, *arguments)
     assert status == 1 and len(errors.splitlines()) == 1 and "no numbers" in errors
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_who_stops_reading_what_is_printed_loses_no_result(quick_run, tmp_path, monkeypatch):
+    broken = unittest.mock.Mock(side_effect=BrokenPipeError)
+    monkeypatch.setattr(predict, "print", broken, raising=False)
+    request = predict.Request(quick_run, count=1, horizon=1, out=tmp_path)
+    with pytest.raises(BrokenPipeError):
+        predict.forecast_and_score(request, runs.load_model(quick_run), QUICK)
+    assert files_in(tmp_path) == {"predictions.npz", "scores.json"}

@@ -337,3 +337,9 @@ def test_a_bad_model_is_refused(refused, quick_run, tmp_path, monkeypatch, name)
     assert reason in line and name in line
     assert not Path(CODE).exists()
     assert files_in(tmp_path) <= {name}  # no result, no half of one
+
+
+def test_a_log_with_a_byte_order_mark_is_read(half_way):
+    log, rows = half_way / "log.csv", runs.read_log(half_way)
+    log.write_text(log.read_text(), encoding="utf-8-sig")
+    assert runs.read_log(half_way) == rows
