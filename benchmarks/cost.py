@@ -3,14 +3,15 @@
     KERAS_BACKEND=jax python benchmarks/cost.py
     KERAS_BACKEND=jax python benchmarks/cost.py --preset cpu --batch-size 32 --plan
 
-Takes a minute or two. Prints first what the parts of a model's step compute for one frame, on its
-way forward, and what they read and write for it, by XLA's count for this machine in the preset's
-precision. (A CPU's bfloat16 is counted as float32.) A step of training goes through it for each
-frame but the last, and twice as much on its way back. Then, in GB for each precision: the state of the training (weights, their
-average, the optimizer's moments) and the gradient; these and what JAX keeps of the steps of a
-video until it has gone back through them; the same with `--remat`, which keeps only what each step
-was given, and the rest of one step at a time. What a library needs to compute a convolution is
-left out.
+Takes a minute or two. Prints first what the parts of a `Forecaster`'s step compute for one frame,
+on its way forward, and what they read and write for it, by XLA's count for this machine in the
+preset's precision. (A CPU's bfloat16 is counted as float32.) A step of training goes through them
+for each frame but the last, and twice as much on its way back.
+
+Then prints, in GB for each precision: the state of the training (weights, their average, the
+optimizer's moments) and the gradient; these and what JAX keeps of the steps of a video until it has
+gone back through them; the same with `--remat`, which keeps only what each step was given, and the
+rest of one step at a time. What a library needs to compute a convolution is left out.
 
 `--plan` also compiles steps of 4 and of 6 frames for this machine, in float32 and without remat,
 and prints what XLA plans for them, carried on to all frames: minutes. (For a CPU, XLA undoes remat,
@@ -120,18 +121,18 @@ def main(
     """
     if keras.backend.backend() != "jax":
         raise InputError("JAX is asked for this: set KERAS_BACKEND=jax")
-    batch_size = train.PRESETS[preset].batch_size if batch_size is None else batch_size
+    of_preset = train.PRESETS[preset]
+    batch_size = of_preset.batch_size if batch_size is None else batch_size
     if batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: give 1 or more")
-    config = train.PRESETS[preset]
-    if config.model == "forecaster":
+    if of_preset.model == "forecaster":
         print(f"{preset}, a frame's way forward {'':26} GFLOP   MB moved")
-        for part, gflop, megabytes in work(config.architecture, config.size):
+        for part, gflop, megabytes in work(of_preset.architecture, of_preset.size):
             print(f"{part:50} {gflop:9.3f} {megabytes:10.1f}", flush=True)
     print(f"{preset}, batches of {batch_size}, in GB")
     print("precision       state and gradient   in all   with remat")
     for precision in ("float32", "mixed_bfloat16"):
-        config = dataclasses.replace(train.PRESETS[preset], batch_size=batch_size, remat=False)
+        config = dataclasses.replace(of_preset, batch_size=batch_size, remat=False)
         architecture = dataclasses.replace(config.architecture, precision=precision)
         config = dataclasses.replace(config, architecture=architecture)
         state = training(config)[1]
