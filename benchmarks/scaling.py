@@ -31,9 +31,9 @@ if __name__ == "__main__":
 
 import dataclasses
 
+import cost
 import jax
 import keras
-import memory
 import numpy as np
 
 import train
@@ -100,7 +100,7 @@ def operations(config):
 
     def count(frames, batch_size):
         smaller = dataclasses.replace(config, frames=frames, context=2, batch_size=batch_size)
-        model, state, batch = memory.training(smaller)
+        model, state, batch = cost.training(smaller)
         return jax.jit(model.train_step).lower(state, batch).cost_analysis()["flops"]
 
     two_steps, three_steps, two_videos = count(3, 1), count(4, 1), count(3, 2)
