@@ -161,7 +161,7 @@ def animate(request, models, config, format="gif", with_page=False):
             html, context, truth, prediction, outputs, stills, predict.score, milliseconds
         )
     # Once all is written: a print fails if its reader has gone.
-    print(*outputs, strip, *[html] * with_page, sep="\n")
+    cli.say(*outputs, strip, *[html] * with_page)
     return outputs
 
 

@@ -378,7 +378,7 @@ def main():
         )
     print("the target of a frame is the next frame: y[:, n] == x[:, n + 1] is", end=" ")
     print(np.array_equal(y[:, :-1], x[:, 1:]))
-    print(f"inputs above, their targets below: {path}")
+    cli.say(f"inputs above, their targets below: {path}")
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def open_request(request, config, usual_count):
     trained = config.context, config.frames - config.context
     shown = request.context, request.horizon
     if asked.context is asked.horizon is None and trained != shown:
-        print(
+        cli.say(
             f"{request.model} was trained on {trained[0]} + {trained[1]} frames; here it forecasts "
             f"{shown[0]} + {shown[1]}; as in training: --context {trained[0]} --horizon {trained[1]}"
         )
@@ -346,8 +346,10 @@ def forecast_and_score(request, model, config):
         },
     )
     if scored == 0:
-        print(f"predictions: {path}")
-        print(f"{request.data} ends with the context: there is nothing to score")
+        cli.say(
+            f"predictions: {path}",
+            f"{request.data} ends with the context: there is nothing to score",
+        )
         return
     scores, copying = mean_over_videos(scores), mean_over_videos(copying)
     names = ("data", "seed", "context", "horizon", "sprites")
@@ -362,10 +364,10 @@ def forecast_and_score(request, model, config):
     }
     # Before a print, which fails if its reader has gone.
     runs.write_json(scores_path, [*earlier, entry])
-    print(f"predictions: {path}")
+    cli.say(f"predictions: {path}")
     if scored < horizon:
-        print(f"{request.data} has {scored} frames after the context: only these are scored")
-    print(f"scores: {scores_path}")
+        cli.say(f"{request.data} has {scored} frames after the context: only these are scored")
+    cli.say(f"scores: {scores_path}")
     print_scores(scores, copying)
     if scores["mean"]["mse"] > copying["mean"]["mse"]:
         print(

@@ -98,7 +98,7 @@ def prepare(sources, out, options=Options(), like=None):
     if like is not None:
         options = inherit(options, like)
         given = {name: value for name, value in vars(options).items() if value not in (None, False)}
-        print(f"options, with those of {like}: {given}")
+        cli.say(f"options, with those of {like}: {given}")
     with Writer(out) as writer, cli.stop_politely() as is_pressed:
         all_values = [
             read_source(source, files, options, writer, is_pressed) for source, files in found
@@ -118,11 +118,10 @@ def prepare(sources, out, options=Options(), like=None):
         }
     prepared = Prepared(out)
     draw_sheet(prepared, sheet_of(out))
-    line = (
+    cli.say(
         f"{out}: clips: {len(prepared.names)}; frames: {prepared.shape[0]}, of {height} x {width} "
         f"pixels, {'in colour' if channels == 3 else 'grey'}; some are drawn in {sheet_of(out)}"
     )
-    print(cli.visible(line))
     if options.size is None and max(height, width) > LARGE:
         print("Frames of this size take long to train on: --size 64 makes smaller ones")
 
@@ -255,7 +254,7 @@ def read_source(source, files, options, writer, is_pressed):
     show_progress(1, writer)
     if len(lengths) or values.need_range:
         with contextlib.suppress(BrokenPipeError):  # `| head` loses no result
-            print(*map(cli.visible, (f"{source}:", *lines)), sep="\n  ")
+            cli.say(f"{source}:", *(f"  {line}" for line in lines))
     return values
 
 
@@ -296,14 +295,15 @@ def show_progress(done, writer):
 
 
 def draw_sheet(prepared, path):
-    """Draw the first, a middle and the last frame of some clips of a `Prepared` file."""
+    """Draw the first two frames, a middle one and the last of some clips of a `Prepared` file."""
     rows, labels = [], []
     smaller = -(-max(prepared.shape[1:3]) // SHEET_PIXELS)
     scale = max(1, SHEET_PIXELS // max(prepared.shape[1:3]))
     clips = np.linspace(0, len(prepared.names) - 1, SHEET_CLIPS).astype(int)
     for clip in sorted(set(clips)):
         first, end = prepared.spans[clip]
-        frames = [prepared.read(n, n + 1)[0] for n in (first, (first + end) // 2, end - 1)]
+        shown = sorted({first, min(first + 1, end - 1), (first + end) // 2, end - 1})
+        frames = [prepared.read(n, n + 1)[0] for n in shown]
         rows.append([(frame[::smaller, ::smaller], pictures.REAL_COLOUR) for frame in frames])
         labels.append(textwrap.fill(cli.visible(prepared.names[clip])[-44:], 11))
     with atomic_write(path) as temporary:

@@ -158,8 +158,8 @@ class Config:
             for name in ("size", "digits_per_video"):
                 if getattr(self, name) != getattr(Config(), name):
                     raise InputError(
-                        f"--{name.replace('_', '-')} is for {data.MOVING_MNIST} alone: own clips "
-                        "are as prepare.py has made them"
+                        f"{cli.option(name)} is for {data.MOVING_MNIST} alone: own clips are as "
+                        "prepare.py has made them"
                     )
 
     def remarks(self):
@@ -188,7 +188,7 @@ class Config:
             and getattr(self.architecture, field.name) != getattr(default, field.name)
         ]
         if unused:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+            names = ", ".join(map(cli.option, unused))
             yield f"WARNING: {names}: not used by --model {self.model}"
         radius, distance = (
             self.architecture.motion_radius,
@@ -424,17 +424,17 @@ def train(config, folder, resume=False, log=None):
         run.copy_initial_weights(model)
         compile_model(model, config)
         run.restore(model)
-        line = (
+        cli.say(
             f"{config.model}, {model.count_params():,} parameters, {config.architecture.precision}; "
             f"{config.epochs} epochs of {config.steps_per_epoch} batches of {config.batch_size} "
-            f"videos, into {folder}"
+            f"videos, into {folder}",
+            *config.remarks(),
         )
-        print(cli.visible(line))
-        for remark in config.remarks():
-            print(remark)
         if architecture.precision == "float32" and devices.computes_bfloat16() and not resume:
-            print("On this CPU --precision mixed_bfloat16 is faster: 1.2 to 1.6 times, by preset.")
-        print("The first batch takes longest: the model is compiled for it.", flush=True)
+            cli.say(
+                "On this CPU --precision mixed_bfloat16 is faster: 1.2 to 1.6 times, by preset."
+            )
+        cli.say("The first batch takes longest: the model is compiled for it.")
         model.fit(
             devices.share(Batches(config, training, run.epoch)),
             shuffle=False,  # all videos are random already, and --resume needs their order

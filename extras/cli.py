@@ -74,6 +74,16 @@ def visible(text):
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def say(*lines):
+    """Print lines that may hold names."""
+    print(*map(visible, lines), sep="\n", flush=True)
+
+
+def option(field):
+    """A field of a config as its option is typed: "batch_size" -> "--batch-size"."""
+    return f"--{field.replace('_', '-')}"
+
+
 def make_folder(path):
     """Make a folder to write to, before hours of work are done for it.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extras import prepared
+from extras import cli, prepared
 from extras.blocks import state
 from extras.cli import InputError
 
@@ -114,7 +114,7 @@ def split_clips(spans, frames):
     lengths = spans[:, 1] - spans[:, 0]
     long_enough = spans[lengths >= frames]
     if len(long_enough) < len(spans):
-        print(f"clips of fewer than {frames} frames are left out: {(lengths < frames).sum()}")
+        cli.say(f"clips of fewer than {frames} frames are left out: {(lengths < frames).sum()}")
     spans = long_enough
     if len(spans) == 0 or (len(spans) == 1 and spans[0, 1] - spans[0, 0] < 2 * frames):
         raise InputError(
@@ -170,7 +170,7 @@ def training_sets(opened, frames):
     training = Windows(opened, spans, frames, step=1)
     validation = Windows(opened, validation_spans, frames, step=frames)
     names = [opened.names[np.searchsorted(opened.spans[:, 1], end)] for _, end in validation_spans]
-    print(
+    cli.say(
         f"training clips: {len(spans)}; videos for validation: {len(validation)}, of {frames} frames, "
         f"of {', '.join(names[:3])}{' and others' * (len(names) > 3)}"
     )

@@ -258,7 +258,7 @@ class Run:
         self.environment = environment()
         if digest is not None:
             self.environment["clips"] = digest
-        print(f"{self.environment['backend']} on {', '.join(self.environment['devices'])}")
+        cli.say(f"{self.environment['backend']} on {', '.join(self.environment['devices'])}")
         self.initial = None
         if resume:
             self.check_resume()
@@ -359,11 +359,10 @@ class Run:
                 f"weights: --config {self.folder} --init {self.folder} --run OTHER"
             )
         if self.epoch == self.config.epochs:
-            line = (
+            cli.say(
                 f"All epochs of {self.folder} are done. Start another run from its weights: "
                 f"--config {self.folder} --init {self.folder} --run OTHER"
             )
-            print(cli.visible(line))
         if devices.process == 0:
             starts = read_json(self.folder / "environment.json", list)
             write_config(self.folder, self.config)
@@ -373,7 +372,7 @@ class Run:
         """Note the error of copying the last frame, with which a model's is compared."""
         self.copy_last_mse = copy_last_mse
         self.started = time.monotonic()
-        print(
+        cli.say(
             f"Copying the last frame gives a val_mse of {copy_last_mse:.6g}; a model has learned "
             "something once its own is lower."
         )
@@ -458,8 +457,7 @@ class Watch(keras.callbacks.Callback):
             epochs = self.run.config.epochs - self.run.epoch
             left = epochs * self.run.config.steps_per_epoch - self.done
             minutes = (time.monotonic() - self.started) / self.done * left / 60
-            line = f"\nabout {minutes:.0f} minutes to go, and the validation after each epoch"
-            print(line, flush=True)
+            cli.say("", f"about {minutes:.0f} minutes to go, and the validation after each epoch")
         self.done += 1
         if self.run.asked_to_stop():
             raise KeyboardInterrupt
@@ -469,12 +467,12 @@ class Watch(keras.callbacks.Callback):
         if devices.process > 0 or not self.run.rows:
             return
         best = min(self.run.rows, key=lambda row: float(row["val_mse"]))
-        folder = cli.visible(self.run.folder)
-        print(
+        folder = self.run.folder
+        cli.say(
             f"best validation MSE {best['val_mse']} after epoch {best['epoch']}, against "
-            f"{self.run.copy_last_mse:.6g} for copying the last frame: {folder}/best.keras"
+            f"{self.run.copy_last_mse:.6g} for copying the last frame: {folder / 'best.keras'}",
+            f"look at it: python animate.py {folder}",
         )
-        print(f"look at it: python animate.py {folder}")
 
 
 def save_checkpoint(model, epochs, path):
