@@ -18,11 +18,12 @@ _DATES = [
     r"(?P<d>\d\d){sep}(?P<m>\d\d){sep}" + _YEAR,
     _YEAR + r"[-_.]?(?P<j>\d\d\d)",
 ]
-_HOURS = r"(?P<H>[01]\d|2[0-3])"
+_HOURS = r"(?P<H>\d{some})"
+_HALF_DAY = r"(?:[\s._-]?(?P<p>[AaPp][Mm])(?![A-Za-z]))?"
 _MINUTES = _HOURS + r"{sep}(?P<M>[0-5]\d)"
 _SECONDS = _MINUTES + r"{sep}(?P<S>[0-5]\d)"
 _FRACTIONS = _SECONDS + r"[-_.,s]?(?P<f>\d|\d\d\d|\d\d\d\d\d\d)"
-_CLOCKS = [_FRACTIONS, _SECONDS, _MINUTES, _HOURS]
+_CLOCKS = [clock + _HALF_DAY for clock in (_FRACTIONS, _SECONDS, _MINUTES, _HOURS)]
 TIMES = [
     re.compile(rf"(?<!\d){form.replace('{sep}', sep).replace('{some}', some)}(?!\d)")
     for form in [
@@ -35,6 +36,7 @@ TIMES = [
     for sep, some in [("", "{2}"), ("[-_.:/ hm]", "{1,2}")]
 ]
 NUMBER, DECIMAL = re.compile(r"\d+"), re.compile(r"\d+(?:\.\d+)?")
+VARYING = re.compile(r"\d+" + _HALF_DAY)
 
 
 def order_frames(files, note):
@@ -52,7 +54,7 @@ def order_frames(files, note):
     """
     alike, clips = {}, []
     for file in files:
-        alike.setdefault(NUMBER.sub("0", file.stem), []).append(file)
+        alike.setdefault(VARYING.sub("0", file.stem), []).append(file)
     for group in alike.values():
         if len(files) > 1 and not NUMBER.search(group[0].stem):
             note(f"{group[0].name} is left out: a frame needs a number or a time in its name")
@@ -89,7 +91,7 @@ def natural(path):
 
 
 def _rests_and_keys(stems):
-    """Names that differ in digits alone -> for each (what names its clip, what orders it)."""
+    """Names that differ in digits (and AM, PM) alone -> for each (what names its clip, what orders it)."""
     found = {}  # a part that varies, by where it stands in the first name: (keys, rests)
     decimals = {tuple(len(n.partition(".")[2]) for n in DECIMAL.findall(stem)) for stem in stems}
     for pattern in (*TIMES, DECIMAL if len(decimals) == 1 else NUMBER):
@@ -129,11 +131,13 @@ def _rests(stems, part, keys):
 
 def _key(match):
     """What a match of a number or a time sorts by. Raises ValueError for what is no time."""
-    parts = match.groupdict()
+    parts = {name: part for name, part in match.groupdict().items() if part}
     if not parts or "unix" in parts:
         return float(match[0]) if "." in match[0] else int(match[0])
     if parts.keys() == {"Y", "m"}:
         return 12 * int(parts["Y"]) + int(parts["m"])  # months are even steps
     form = " ".join(f"%{name}" for name in parts)
+    if "p" in parts:
+        form = form.replace("%H", "%I")  # hours up to 12
     time = datetime.datetime.strptime(" ".join(parts.values()), form)
     return (time - datetime.datetime(1970, 1, 1)).total_seconds()
