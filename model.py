@@ -399,9 +399,10 @@ class Forecaster(NextFrameModel):
         block_motion = LOGIT_SCALE * self.block_motion_head(block_motion)
         # Every pixel refines its block's motion.
         pixel_motion = self.pixel_motion_head(features)  # (batch, 64, 64, motion_channels + 1)
-        gate = ops.sigmoid(pixel_motion[..., -1:] + GATE_BIAS)  # the last channel
-        logits = LOGIT_SCALE * pixel_motion[..., :-1]  # (batch, 64, 64, motion_channels)
-        logits = logits + ops.repeat(ops.repeat(block_motion, 4, axis=1), 4, axis=2)
+        pixel_motion, gate = ops.split(pixel_motion, [self.motion_channels], axis=-1)
+        gate = ops.sigmoid(gate + GATE_BIAS)
+        of_blocks = ops.repeat(ops.repeat(block_motion, 4, axis=1), 4, axis=2)
+        logits = LOGIT_SCALE * pixel_motion + of_blocks  # (batch, 64, 64, motion_channels)
         vertical, horizontal = (ops.softmax(part) for part in ops.split(logits, 2, axis=-1))
         return motion.warp(frame, vertical, horizontal), gate, block_motion
 
