@@ -214,6 +214,8 @@ def read_source(source, files, options, writer, is_pressed):
     found = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
     for name, paths, blocks in found:
         before = states(paths)
+        if len(paths) > 1:
+            note(f"in order from {paths[0].name} to {paths[-1].name}", name)
         keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
         stride = options.stride or 1
         part, parts, length = name, 1, 0
@@ -227,9 +229,14 @@ def read_source(source, files, options, writer, is_pressed):
             frames = block.frames[-length % stride :: stride]
             length += len(block.frames)
             if options.size is not None:
-                share = np.prod(options.size) / np.prod(covering(*frames.shape[1:3], options.size))
+                height, width = covering(*frames.shape[1:3], options.size)
+                share = np.prod(options.size) / (height * width)
                 if share < MUCH_OF_A_FRAME:
-                    note(f"--size crops: the middle {share:.0%} of each frame is kept", name)
+                    note(
+                        f"the middle {share:.0%} of each frame is kept; all of it by --size {height} "
+                        f"{width}",
+                        name,
+                    )
             if len(frames):
                 write(frames, name, keeps_colour, options, values, writer)
             show_progress(files.index(paths[0]) / len(files), writer)

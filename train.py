@@ -167,7 +167,8 @@ class Config:
         if not self.teacher_forcing and self.sampling_epochs >= self.epochs:
             yield (
                 f"WARNING: with {self.epochs} epochs and --sampling-epochs {self.sampling_epochs} "
-                "training never reaches its closed loop: lower --sampling-epochs"
+                "training never reaches its closed loop: lower --sampling-epochs, to "
+                f"{self.epochs // 2} say"
             )
         if self.teacher_forcing:
             yield "All frames in training are real (--teacher-forcing): there is no closed loop."
@@ -426,8 +427,8 @@ def train(config, folder, resume=False, log=None):
         run.restore(model)
         cli.say(
             f"{config.model}, {model.count_params():,} parameters, {config.architecture.precision}; "
-            f"{config.epochs} epochs of {config.steps_per_epoch} batches of {config.batch_size} "
-            f"videos, into {folder}",
+            f"epochs: {config.epochs}, batches in each: {config.steps_per_epoch}, videos in a batch: "
+            f"{config.batch_size}; into {folder}",
             *config.remarks(),
         )
         if architecture.precision == "float32" and devices.computes_bfloat16() and not resume:

@@ -20,6 +20,7 @@ from method.errors import Failure, InputError
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+PATIENCE = 5  # seconds after a second Ctrl-C
 UNFINISHED = ".unfinished-"  # how the names of files begin that are being written
 
 
@@ -114,17 +115,26 @@ def stop_politely():
     Otherwise Python raises KeyboardInterrupt wherever it is, and libraries that have it
     raised in their callbacks lose it or make another error of it. A second Ctrl-C does that.
     """
-    asked = threading.Event()
+    asked, ended = threading.Event(), threading.Event()
 
     def note(number, _):
         asked.set()
         signal.signal(number, signal.default_int_handler)
 
+    def is_pressed():
+        """Wait for a signal that stops; False: the end has come first."""
+        while number := os.read(reading, 1):
+            if number[0] in STOPPING:
+                return True
+        return False
+
     def answer():
         # At once, by a thread of its own: Python calls `note` only when the step, which may take
         # half a minute, has returned to it.
-        if os.read(reading, 1):
+        if is_pressed():
             os.write(2, b"\nstopping after this step; once more to stop at once\n")
+        if is_pressed() and not ended.wait(PATIENCE):
+            os._exit(130)  # the step does not return
 
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield asked.is_set
@@ -144,6 +154,7 @@ def stop_politely():
         signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
             signal.signal(number, handler)
+        ended.set()
         os.close(writing)  # ends the thread
         thread.join()
         os.close(reading)

@@ -148,7 +148,7 @@ def timed(frames, film, stream, note):
         waiting = frame, new_clip
     if waiting:
         yield waiting[0], usual, waiting[1]
-        note(f"about {1 / usual:.3g} frames a second")
+        note(f"about {1 / usual:.3g} frames a second in the file")
     if jumps:
         note(f"places where time jumps, and a new clip begins: {jumps}")
     read = time + usual - (film.start_time or 0) / 1e6

@@ -69,7 +69,10 @@ def load_model(path):
     if path.is_dir():
         folder, path = path, path / "best.keras"
         if not path.exists():
-            raise InputError(f"{folder} has no best.keras: a run has one after its first epoch")
+            raise InputError(
+                f"{folder} has no best.keras: a run has one after its first epoch (go on with it: "
+                f"python train.py --resume {folder})"
+            )
     if not path.is_file():  # a pipe would be waited for
         raise InputError(f"{path}: no such model: name the folder of a run, or a .keras file")
     if path.suffix != ".keras":
@@ -517,7 +520,7 @@ def draw_curve(rows, copy_last_mse):
     ]:
         axes.plot(videos, [float(row[column]) for row in rows], marker=".", label=label)
     axes.axhline(copy_last_mse, color="grey", linestyle=":", label="copying the last frame: mean")
-    axes.set(xlabel="training videos", ylabel="MSE, summed over pixels", ylim=(0, None))
+    axes.set(xlabel="training videos", ylabel="MSE, summed over pixels", xlim=0, ylim=0)
     axes.set_title("Forecasts of validation videos, averaged weights")
     axes.grid(alpha=0.3)
     axes.legend()

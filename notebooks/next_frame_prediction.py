@@ -18,8 +18,8 @@
 # `animate.py`, best read in this order, and a few of the folders `method` and `extras`. They take
 # about five minutes on two CPU cores. No GPU is needed, and nothing is downloaded.
 #
-# If Python cannot find a package, run `%pip install -r requirements.txt` in a cell of its own, and
-# restart the kernel. The first cell looks for the project's files.
+# The first cell looks for the project's files. If Python cannot find a package after it, run `%pip
+# install -r requirements.txt` in a cell of its own, and restart the kernel.
 
 # %%
 import os
@@ -239,7 +239,9 @@ print("predictions:", tuple(predictions.shape), f" parameters: {stack.count_para
 #
 # `train.PRESETS` has several sizes. We train `tiny`: three ConvLSTM2D layers, and 1,200 videos. The
 # project also ships the weights of a larger model, trained on a GPU with 240,000 videos ("shipped"
-# below). The stack of section 4 trains in the terminal: `python train.py --preset keras-small`.
+# below). The stack of section 4 trains in the terminal: with a quarter of its filters in 13
+# minutes, `python train.py --preset keras-small`, and as it is in nine hours, `--preset
+# keras-example`.
 #
 # Each hyperparameter is a field of `train.Config` or, for the layers, of `Architecture` in
 # `model.py`, with its explanation below it. To change one, take the `# ` from the start of a line:
@@ -275,7 +277,8 @@ for name, model in {"to train": train.build_model(config), "shipped": shipped}.i
 #
 # To be quick, `tiny` trains on videos of 12 frames: it reads six and predicts six. Afterwards it
 # can read and predict as many as you like, since all it has learned is one step. Here are the masks
-# of four videos in the middle of each of the first epochs: `#` is real, `.` is predicted.
+# of four videos in the middle of each of the first epochs: `#` is real, `.` is predicted. They have
+# 11 places, since the twelfth frame is only a target.
 
 # %%
 for epoch in range(config.sampling_epochs + 1):
@@ -371,13 +374,14 @@ compare(truths[0], ("ours", ours[0]), ("shipped", better[0]))
 # The same as a GIF, for two videos: the real one, the forecast of the model that you have just
 # trained, and that of the shipped one. All show the same context first, framed in grey; where a
 # border turns orange, the forecast begins. The file is **`outputs/my-forecast.gif`**, in the
-# project's folder. (`python animate.py runs/notebook-DATE` makes others.)
+# project's folder; the next run of this cell replaces it. (`python animate.py runs/notebook-DATE`
+# makes others.)
 
 # %%
 rows = []
 for context, truth, mine, published in zip(contexts[:2], truths, ours, better):
     predictions = {"trained here": mine, "shipped": published}
-    # (frames, height, width, 3)
+    # each (frames, height, width, 3)
     rows.append(animate.side_by_side(context, truth, predictions, words=("real", "context")))
 play("my-forecast.gif", np.concatenate(rows, axis=1), "Real videos beside forecasts of both models")
 
@@ -465,8 +469,8 @@ strip(*rows)
 # Brighter means a larger difference, and each row has its own scale. Nearly all of it moves along
 # with the digit: the layer's weights are the same at every place, so it answers alike wherever the
 # digit is. Nobody tells it where that is. Before the first frame the memory $c$ is empty. From then
-# on it holds what the input gate let in and the forget gate kept. So a layer that sees one frame at
-# a time can know what came before.
+# on it holds what the input gate let in and the forget gate kept. So the layer, which is given one
+# frame at a time, can know what came before. (In this model the measured motion tells it, too.)
 #
 # ## 11. Where the model thinks that things are going
 #
@@ -516,8 +520,9 @@ plt.show()
 #    frames=30)[[0]]`, make it floats by `data.to_float`, and forecast 20 of its frames from the
 #    first ten by `models.rollout`. Up to which frame are the digits recognizable, and in their
 #    places? Other videos differ.
-# 2. **How much must it see?** Forecast from `contexts[:, -n:]` for `n` of 1, 2, 3 and 5. One frame
-#    tells what the digits look like, but not where they are going. How many are enough?
+# 2. **How much must it see?** Let `shipped` forecast from `contexts[:, -n:]` for `n` of 1, 2, 3
+#    and 5. One frame tells what the digits look like, but not where they are going. How many are
+#    enough?
 # 3. **Teacher forcing.** Keep the errors from before by `before = scores`. Then put `config =
 #    replace(config, teacher_forcing=True)` where section 5 changes hyperparameters, and run
 #    sections 5 to 8 again. What does the closed loop bring?

@@ -20,8 +20,8 @@
 # inglés. Ejecutarlo todo lleva unos cinco minutos con dos núcleos de la CPU. No hace falta una GPU
 # ni se descarga nada.
 #
-# Si Python no encuentra algún paquete, ejecuta `%pip install -r requirements.txt` en una celda
-# aparte y reinicia la sesión. La primera celda busca los archivos del proyecto.
+# La primera celda busca los archivos del proyecto. Si después Python no encuentra algún paquete,
+# ejecuta `%pip install -r requirements.txt` en una celda aparte y reinicia la sesión.
 
 # %%
 import os
@@ -249,8 +249,9 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 #
 # En `train.PRESETS` hay varios tamaños. Vamos a entrenar `tiny`: tres capas ConvLSTM2D y 1200
 # vídeos. El proyecto trae además los pesos de un modelo mayor, entrenado en una GPU con 240 000
-# vídeos; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la terminal: `python
-# train.py --preset keras-small`.
+# vídeos; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la terminal: con la
+# cuarta parte de sus filtros, en 13 minutos, `python train.py --preset keras-small`, y tal cual, en
+# nueve horas, `--preset keras-example`.
 #
 # Cada hiperparámetro es un campo de `train.Config` o, si es de las capas, de `Architecture`, en
 # `model.py`, con su explicación debajo. Para cambiar alguno, borra `# ` al principio de una línea:
@@ -288,7 +289,8 @@ for name, model in {"por entrenar": train.build_model(config), "incluido": shipp
 # Para ir deprisa, `tiny` se entrena con vídeos de 12 fotogramas: lee seis y predice seis. Después
 # puede leer y predecir cuantos hagan falta, porque lo único que ha aprendido es a dar un paso.
 # Estas son las máscaras de cuatro vídeos a mitad de cada una de las primeras épocas: `#` es un
-# fotograma real y `.`, uno predicho.
+# fotograma real y `.`, uno predicho. Tienen 11 signos porque el duodécimo fotograma solo es un
+# objetivo.
 
 # %%
 for epoch in range(config.sampling_epochs + 1):
@@ -388,13 +390,14 @@ compare(truths[0], ("el nuestro", ours[0]), ("el incluido", better[0]))
 # Lo mismo en un GIF, con dos vídeos: el real, la predicción del modelo que acabas de entrenar y la
 # del incluido. Todos muestran primero el mismo contexto, con borde gris; cuando un borde se vuelve
 # naranja, empieza la predicción. El archivo es **`outputs/mi-prediccion.gif`**, en la carpeta del
-# proyecto. (`python animate.py runs/notebook-FECHA` crea otros).
+# proyecto; si repites esta celda, se reemplaza. (`python animate.py runs/notebook-FECHA` crea
+# otros).
 
 # %%
 rows = []
 for context, truth, mine, published in zip(contexts[:2], truths, ours, better):
     predictions = {"entrenado aquí": mine, "incluido": published}
-    # (fotogramas, alto, ancho, 3)
+    # cada uno, (fotogramas, alto, ancho, 3)
     rows.append(animate.side_by_side(context, truth, predictions, words=("real", "contexto")))
 play("mi-prediccion.gif", np.concatenate(rows, axis=1), "Vídeos reales junto a los predichos")
 
@@ -486,7 +489,8 @@ strip(*rows)
 # el dígito: como los pesos de la capa son los mismos en todas partes, responde igual esté donde
 # esté. Nadie le dice a la capa dónde está. Antes del primer fotograma, la memoria $c$ está vacía. A
 # partir de ahí contiene lo que la puerta de entrada dejó pasar y la de olvido conservó. Así es como
-# una capa que ve un solo fotograma a la vez puede saber qué hubo antes.
+# la capa, que recibe un solo fotograma cada vez, puede saber qué hubo antes. (En este modelo también
+# se lo dice el movimiento medido).
 #
 # ## 11. Hacia dónde cree el modelo que va todo
 #
@@ -537,8 +541,8 @@ plt.show()
 #    frames=30)[[0]]`, conviértelo con `data.to_float` y predice veinte de sus fotogramas a partir
 #    de los diez primeros con `models.rollout`. ¿Hasta qué fotograma se reconocen los dígitos y
 #    están en su sitio? No en todos los vídeos ocurre lo mismo.
-# 2. **¿Cuánto necesita ver?** Predice a partir de `contexts[:, -n:]` con `n` igual a 1, 2, 3 y 5.
-#    Un fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
+# 2. **¿Cuánto necesita ver?** Predice con `shipped` a partir de `contexts[:, -n:]`, con `n` igual a
+#    1, 2, 3 y 5. Un fotograma dice cómo son los dígitos, pero no hacia dónde van. ¿Cuántos bastan?
 # 3. **Teacher forcing.** Guarda los errores de antes con `before = scores`. Después pon `config =
 #    replace(config, teacher_forcing=True)` donde la sección 5 cambia los hiperparámetros y repite
 #    las secciones 5 a 8. ¿Qué aporta el bucle cerrado?

@@ -199,7 +199,7 @@ def test_joined_files_are_clips_and_lose_no_frame(tmp_path):
     (tmp_path / "joined.avi").write_bytes(part.read_bytes() + other.read_bytes())
     clips, notes = read(tmp_path / "joined.avi")
     assert [clip.shape[:2] for clip in clips] == [(24, 64), (24, 32)]
-    assert notes == "about 25 frames a second"
+    assert notes == "about 25 frames a second in the file"
 
 
 def test_a_film_is_read_in_blocks(tmp_path):
