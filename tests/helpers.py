@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import dataclasses
+import math
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import data
 import train
 from extras import prepared, runs
+from extras.cli import InputError
 
 
 def replace(config, **changes):
@@ -54,13 +57,54 @@ def options(config):
 
 
 def prepare(path, clips, **attributes):
-    """Write videos (frames, height, width, channels) to a prepared file."""
+    """Write videos (frames, height, width, channels) to a prepared file, and return its path."""
     with prepared.Writer(path) as writer:
         for name, value in attributes.items():
             setattr(writer, name, value)
         for number, clip in enumerate(clips):
             writer.append(clip)
             writer.end_clip(f"clip {number}")
+    return path
+
+
+def movie(frames=6, height=32, width=48, step=3):
+    """uint8 (frames, height, width): a bright square moves right over a shaded ground."""
+    video = np.tile(np.linspace(0, 80, width).astype(np.uint8), (frames, height, 1))
+    side = height // 4
+    for n in range(frames):
+        left = n * step % (width - side)
+        video[n, side // 2 : side // 2 + side, left : left + side] = 255
+    return video
+
+
+def read_clips(reader, path, **options):
+    """-> what a reader of files yields, a list of clips (n, height, width, channels); its notes."""
+    clips, notes = [], []
+    for block in reader(path, notes.append, **options):
+        if block.new_clip or not clips:
+            clips.append([])
+        clips[-1].append(block.frames)
+    return [np.concatenate(blocks) for blocks in clips], "; ".join(notes)
+
+
+def refusal(call, *arguments, **options):
+    """-> the one line in which a call refuses what it is given."""
+    with pytest.raises(InputError) as refused:
+        call(*arguments, **options)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def store_elsewhere(file, name, shape, kind):
+    """Give an `h5py.File` an array of uint8 that is an "external", a "virtual" one, or a "link"."""
+    if kind == "external":
+        file.create_dataset(name, shape, np.uint8, external=[("other", 0, math.prod(shape))])
+    elif kind == "virtual":
+        layout = h5py.VirtualLayout(shape, np.uint8)
+        layout[:] = h5py.VirtualSource("other.h5", name, shape)
+        file.create_virtual_dataset(name, layout)
+    else:
+        file[name] = h5py.ExternalLink("other.h5", name)
 
 
 def array(tensor):
