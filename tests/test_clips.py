@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import prepare
+from helpers import prepare, refusal
 
 import data
 from extras import clips
-from extras.cli import InputError
 
 VIDEOS = data.EvaluationVideos("test", frames=6, size=32)[np.arange(3)]
 
@@ -19,14 +18,11 @@ VIDEOS = data.EvaluationVideos("test", frames=6, size=32)[np.arange(3)]
 @pytest.mark.parametrize(
     "array, expected",
     [
-        (VIDEOS, VIDEOS),
-        (VIDEOS[..., 0], VIDEOS),
+        (VIDEOS, VIDEOS), (VIDEOS[..., 0], VIDEOS), (VIDEOS[..., 0] / 255, VIDEOS / 255),
         (VIDEOS.repeat(3, axis=-1), VIDEOS.repeat(3, axis=-1)),
-        (VIDEOS[..., 0] / 255, VIDEOS / 255),
-        (np.float16(VIDEOS / 255), np.float16(VIDEOS / 255)),
-        (np.asfortranarray(VIDEOS), VIDEOS),
+        (np.float16(VIDEOS / 255), np.float16(VIDEOS / 255)), (np.asfortranarray(VIDEOS), VIDEOS),
     ],
-)
+)  # fmt: skip
 def test_an_array_is_as_many_clips_as_it_has_videos(tmp_path, array, expected):
     np.save(tmp_path / "a.npy", array)
     opened = clips.open_clips(tmp_path / "a.npy")
@@ -38,10 +34,8 @@ def test_an_array_is_as_many_clips_as_it_has_videos(tmp_path, array, expected):
 
 
 def test_a_prepared_file_is_opened_whatever_its_name(tmp_path):
-    prepare(tmp_path / "film.npy", VIDEOS, value_range=(-32, 60), unit="dBZ")
-    opened = clips.open_clips(tmp_path / "film.npy")
-    assert opened.value_range == (-32, 60) and opened.unit == "dBZ"
-    assert opened.names[1] == "clip 1" and opened.spans.tolist()[1] == [6, 12]
+    opened = clips.open_clips(prepare(tmp_path / "film.npy", VIDEOS, value_range=(-32, 60)))
+    assert opened.value_range == (-32, 60) and opened.names[1] == "clip 1"
     np.testing.assert_array_equal(opened.read(7, 12), VIDEOS[1, 1:])
 
 
@@ -52,39 +46,29 @@ class RunsCode:
         return os.mkdir, ("code-has-run",)
 
 
-def saved(array):
+def npy(array):
+    """-> what a .npy file of this array holds."""
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
-def archive(**arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
 BAD = {
     "empty.npy": b"",
-    "cut.npy": saved(VIDEOS)[:-1],
+    "cut.npy": npy(VIDEOS)[:-1],
     "text.npy": b"not an array",
-    "archive.npy": archive(videos=VIDEOS),
-    "negative.npy": saved(VIDEOS).replace(b"(3, ", b"(-3,"),
-    "overflow.npy": saved(VIDEOS).replace(b"(3, ", b"(%d, " % 2**62),
-    "objects.npy": saved(np.array([RunsCode()])),
+    "objects.npy": npy(np.array([RunsCode()])),
     "code.npy": pickle.dumps(RunsCode()),
-    "one-frame.npy": saved(VIDEOS[0, 0]),
-    "one-clip-in-colour.npy": saved(VIDEOS[0].repeat(2, axis=-1)[None]),
-    "rank-6.npy": saved(VIDEOS[..., None]),
-    "no-frames.npy": saved(VIDEOS[:, :0]),
-    "complex.npy": saved(VIDEOS.astype(complex)),
-    "int16.npy": saved(VIDEOS.astype(np.int16)),
+    "one-frame.npy": npy(VIDEOS[0, 0]),
+    "one-clip-in-colour.npy": npy(VIDEOS[0].repeat(2, axis=-1)[None]),
+    "rank-6.npy": npy(VIDEOS[..., None]),
+    "no-frames.npy": npy(VIDEOS[:, :0]),
+    "int16.npy": npy(VIDEOS.astype(np.int16)),
     "movie.mp4": b"\x00\x00\x00\x18ftypmp42",
     "frames": None,
 }
 
 
-@pytest.mark.filterwarnings("ignore:overflow")  # NumPy's, for a size that no computer has
 @pytest.mark.parametrize("name", BAD)
 def test_anything_else_gets_the_line_that_prepares_it(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -94,9 +78,7 @@ def test_anything_else_gets_the_line_that_prepares_it(tmp_path, monkeypatch, nam
         path.mkdir()
     else:
         path.write_bytes(BAD[name])
-    with pytest.raises(InputError, match=f"python prepare.py 'my clips/{name}' ") as error:
-        clips.open_clips(path)
-    assert "\n" not in str(error.value)
+    assert f"python prepare.py 'my clips/{name}' " in refusal(clips.open_clips, path)
     assert not Path("code-has-run").exists()
 
 
@@ -108,45 +90,42 @@ def test_a_file_that_changes_while_it_is_open_ends_in_one_line(tmp_path, size):
     opened, before = clips.open_clips(path), clips.open_clips(path).digest
     os.truncate(path, size) if size else np.save(path, 255 - VIDEOS)
     os.utime(path, (0, 0))
-    with pytest.raises(InputError, match="has changed"):
-        opened.read(12, 18)
+    assert "has changed" in refusal(opened.read, 12, 18)
     assert opened.digest != before
 
 
 def test_what_is_no_file_is_told_at_once(tmp_path):
-    with pytest.raises(InputError, match="no such file; .* by --data$"):
-        clips.open_clips(tmp_path / "nothing.npy")
+    assert refusal(clips.open_clips, tmp_path / "nothing.npy").endswith("by --data")
     for name in ("a.npy", "b"):
         os.mkfifo(tmp_path / name)  # which nobody waits for
-        with pytest.raises(InputError):
-            clips.open_clips(tmp_path / name)
+        refusal(clips.open_clips, tmp_path / name)
 
 
 # Training and validation
 
 
-def test_clips_are_divided_and_no_frame_is_in_both_parts(capsys):
-    lengths = np.array([30] * 25 + [4])  # the last one is too short
+def split(*lengths):
+    """Divide clips of these lengths for videos of 20 frames: -> the spans of both parts, lists."""
     ends = np.cumsum(lengths)
-    training, validation = clips.split_clips(np.stack([ends - lengths, ends], axis=1), 20)
+    parts = clips.split_clips(np.stack([ends - lengths, ends], axis=1), 20)
+    return [part.tolist() for part in parts]
+
+
+def test_clips_are_divided_and_no_frame_is_in_both_parts(capsys):
+    training, validation = split(*[30] * 25, 4)  # the last one is too short
     assert "fewer than 20 frames are left out: 1" in capsys.readouterr().out
-    assert (len(training), len(validation)) == (22, 3)
-    assert not set(map(tuple, training)) & set(map(tuple, validation))
-    assert validation[-1].tolist() == [24 * 30, 25 * 30]
-    training, validation = clips.split_clips(np.array([[0, 30], [30, 60]]), 20)
-    assert training.tolist() == [[0, 30]] and validation.tolist() == [[30, 60]]
+    assert validation == [[120, 150], [420, 450], [720, 750]]
+    assert sorted(training + validation) == [[30 * n, 30 * n + 30] for n in range(25)]
+    assert split(30, 30) == [[[0, 30]], [[30, 60]]]
     assert capsys.readouterr().out == ""
 
 
 def test_a_clip_that_is_alone_is_divided_in_time():
-    training, validation = clips.split_clips(np.array([[0, 1000]]), 20)
-    assert training.tolist() == [[0, 900]] and validation.tolist() == [[900, 1000]]
-    training, validation = clips.split_clips(np.array([[0, 4], [4, 54]]), 20)
-    assert training.tolist() == [[4, 34]] and validation.tolist() == [[34, 54]]
-    with pytest.raises(InputError, match="longest clip has 39 .* one of 40"):
-        clips.split_clips(np.array([[0, 39]]), 20)
-    with pytest.raises(InputError, match="longest clip has 19.*--frames and --context$"):
-        clips.split_clips(np.array([[0, 19], [19, 30]]), 20)
+    assert split(1000) == [[[0, 900]], [[900, 1000]]]
+    assert split(4, 50) == [[[4, 34]], [[34, 54]]]
+    assert "clip has 39 frames" in refusal(split, 39)
+    too_short = refusal(split, 19, 11)
+    assert "clip has 19 frames" in too_short and too_short.endswith("--frames and --context")
 
 
 # Windows
@@ -162,19 +141,17 @@ class Numbered:
 def test_windows_are_all_that_there_are_and_none_crosses_the_end_of_a_clip():
     spans = np.array([[0, 7], [7, 10], [10, 20], [20, 22]])  # the last one has none
     every = clips.Windows(Numbered(), spans, length=3, step=1)
-    starts = [*range(5), 7, *range(10, 18)]
-    np.testing.assert_array_equal(
-        every[np.arange(len(every))][..., 0, 0, 0], [[n, n + 1, n + 2] for n in starts]
-    )
+    starts = np.array([*range(5), 7, *range(10, 18)])
+    np.testing.assert_array_equal(every[range(len(every))].squeeze(), starts[:, None] + [0, 1, 2])
     apart = clips.Windows(Numbered(), spans, length=3, step=3)
-    assert apart[[0, 1, 2, 3]][:, 0].ravel().tolist() == [0, 3, 7, 10] and len(apart) == 6
+    assert apart[range(len(apart))][:, 0].ravel().tolist() == [0, 3, 7, 10, 13, 16]
 
 
 def test_windows_are_drawn_at_random_by_their_seed():
     windows = clips.Windows(Numbered(), np.array([[0, 50], [50, 100]]), length=4, step=1)
     drawn = windows.draw(200, [0, 3])
+    starts = set(drawn[:, 0].ravel())
     assert drawn.shape == (200, 4, 1, 1, 1)
-    assert set(drawn[:, 0].ravel()) <= {*range(47), *range(50, 97)}
-    assert len(set(drawn[:, 0].ravel())) > 60
+    assert starts <= {*range(47), *range(50, 97)} and len(starts) > 60
     np.testing.assert_array_equal(drawn, windows.draw(200, [0, 3]))
     assert (drawn != windows.draw(200, [0, 4])).any()
