@@ -1,11 +1,13 @@
 """What a command line says wrongly is said in one line of ours, or in tyro's box, and costs nothing."""
 
 import pytest
-from helpers import CLIPS, files_in, prepare
+from helpers import CLIPS, files_in
+from helpers import prepare as write_prepared
 
 import animate
 import data
 import predict
+import prepare
 import train
 
 REFUSED = [
@@ -28,6 +30,17 @@ REFUSED = [
     (predict, "A-RUN --data tset", "tset"),
     (predict, "A-RUN --out FILE", "name another folder"),
     (animate, "A-RUN --format mp4 --page", "--page"),
+    (prepare, "A-RUN", "SOURCE and OUT"),
+    (prepare, "A-RUN OUT --size 3", "--size"),
+    (prepare, "A-RUN OUT --stride 0", "--stride 0"),
+    (prepare, "A-RUN OUT --fps inf", "--fps inf"),
+    (prepare, "A-RUN OUT --fps 5", "use --stride"),
+    (prepare, "A-RUN OUT --range 1 1", "--range 1 1"),
+    (prepare, "A-RUN OUT --range 0 1e308", "--range 0 1e+308"),
+    (prepare, "A-RUN OUT --range nan 1", "--range nan"),
+    (prepare, "A-RUN OUT --axes TTHW", "--axes"),
+    (prepare, "A-RUN OUT --variable rain", "--variable is for arrays"),
+    (prepare, "A-RUN OUT --grey --colour", "--grey"),
 ]
 MISREAD = [
     (data, "--offical", "--offical"),
@@ -69,7 +82,7 @@ def test_no_input_is_written_over_however_its_folder_is_spelt(
     (tmp_path / "mine").mkdir()
     (tmp_path / "linked").symlink_to("mine")
     clips = tmp_path / "mine" / name  # a prepared file may have any name
-    prepare(clips, CLIPS[:1])
+    write_prepared(clips, CLIPS[:1])
     before = clips.read_bytes()
     page = ["--page"] * (module is animate)
     line = refused(module, run_on_clips, "--data", f"mine/{name}", "--out", "linked", *page)
