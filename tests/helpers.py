@@ -78,7 +78,7 @@ def movie(frames=6, height=32, width=48, step=3):
 
 
 def read_clips(reader, path, **options):
-    """-> what a reader of files yields, a list of clips (n, height, width, channels); its notes."""
+    """Read a file: -> a list of clips (n, height, width, channels), and all notes in one string."""
     clips, notes = [], []
     for block in reader(path, notes.append, **options):
         if block.new_clip or not clips:
@@ -96,7 +96,7 @@ def refusal(call, *arguments, **options):
 
 
 def store_elsewhere(file, name, shape, kind):
-    """Give an `h5py.File` an array of uint8 that is an "external", a "virtual" one, or a "link"."""
+    """Give an `h5py.File` an array that is in another file: "external", "virtual" or a "link"."""
     if kind == "external":
         file.create_dataset(name, shape, np.uint8, external=[("other", 0, math.prod(shape))])
     elif kind == "virtual":

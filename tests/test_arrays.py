@@ -189,17 +189,17 @@ def test_hdf5_without_names_is_read_as_its_shape_and_asks_which_array(tmp_path):
 
 
 def test_radar_files_say_gain_offset_and_missing(tmp_path):
-    odim = {"gain": 0.5, "offset": -32.0, "nodata": 255.0, "undetect": 0.0}
+    odim = {"gain": 0.5, "offset": -32.0, "nodata": 255.0, "undetect": 1.0}
     knmi = {"calibration_formulas": b"GEO=0.5*PV+-32.0", "calibration_missing_data": 255}
-    for name, array, group, attributes in [
-        ("odim.h5", "dataset1/data1/data", "dataset1/data1/what", odim),
-        ("knmi.h5", "image1/image_data", "image1/calibration", knmi),
+    for array, group, attributes, one in [
+        ("dataset1/data1/data", "dataset1/data1/what", odim, -32),  # as little as there can be
+        ("image1/image_data", "image1/calibration", knmi, -31.5),
     ]:
-        with h5py.File(tmp_path / name, "w") as file:
+        with h5py.File(tmp_path / "radar.h5", "w") as file:
             file[array] = np.uint8([[0, 1, 255]] * 2)
             file.create_group(group).attrs.update(attributes)
-        ((clip,), _) = read(tmp_path / name)
-        np.testing.assert_array_equal(clip[0, 0, :, 0], [-32, -31.5, np.nan])
+        ((clip,), _) = read(tmp_path / "radar.h5")
+        np.testing.assert_array_equal(clip[0, 0, :, 0], [-32, one, np.nan])
 
 
 @pytest.mark.parametrize("kind", ["external", "virtual", "link"])

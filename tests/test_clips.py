@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import prepare, refusal
+from helpers import refusal
 
 import data
 from extras import clips
@@ -31,12 +31,6 @@ def test_an_array_is_as_many_clips_as_it_has_videos(tmp_path, array, expected):
     assert opened.names == ["video 0", "video 1", "video 2"]
     assert opened.value_range == (0, 1) and opened.unit == ""
     np.testing.assert_array_equal(opened.read(7, 12), expected[1, 1:])
-
-
-def test_a_prepared_file_is_opened_whatever_its_name(tmp_path):
-    opened = clips.open_clips(prepare(tmp_path / "film.npy", VIDEOS, value_range=(-32, 60)))
-    assert opened.value_range == (-32, 60) and opened.names[1] == "clip 1"
-    np.testing.assert_array_equal(opened.read(7, 12), VIDEOS[1, 1:])
 
 
 class RunsCode:

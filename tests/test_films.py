@@ -14,7 +14,7 @@ from extras import films
 
 av = pytest.importorskip("av")
 
-VIDEO = movie(24, 64, 96, step=2)
+VIDEO = movie(24, 64, 96, step=7)
 read = functools.partial(read_clips, films.read_film)
 
 
@@ -60,7 +60,7 @@ def lengths(path, reader=films.read_film, **options):
 def assert_alike(clips, truth):
     (frames,) = clips
     assert frames.shape[:3] == truth.shape
-    assert np.abs(frames.mean(-1) - truth).mean() < 3
+    assert (np.abs(frames.mean(-1) - truth).mean((1, 2)) < 3).all()  # of each frame
 
 
 @pytest.mark.parametrize(
