@@ -13,7 +13,7 @@ import pytest
 from helpers import prepare, refusal, store_elsewhere
 
 from extras.cli import InputError
-from extras.prepared import Prepared, Writer, is_prepared
+from extras.prepared import Prepared, Writer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -130,11 +130,3 @@ def test_frames_that_are_stored_otherwise_are_refused(tmp_path, kind):
         else:
             store_elsewhere(file, "frames", frames.shape, kind)
     assert "frames is not as prepare.py writes it" in refusal(Prepared, path)
-
-
-def test_what_is_no_prepared_file_is_told_what_to_do(tmp_path):
-    assert "no such file" in refusal(Prepared, tmp_path / "none")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["frames"] = noise()
-    assert "python prepare.py" in refusal(Prepared, tmp_path / "other.h5")
-    assert not is_prepared(tmp_path / "other.h5") and not is_prepared(tmp_path)

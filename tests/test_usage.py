@@ -23,7 +23,7 @@ REFUSED = [
     (train, "--context 20", "--frames 20 leaves nothing to predict after --context 20"),
     (train, "--batch-size 200000", "lower one of them"),
     (train, "--preset keras-example --remat", "not for keras-example"),
-    (train, "--data NOTHING", "no such file"),
+    (train, "--data NOTHING", "no such file; if it has moved, name its new place by --data"),
     (train, "--data FILE", "python prepare.py"),
     (train, "--data FILE --size 32", "--size is for moving-mnist alone"),
     (predict, "A-RUN --count 10001", "10,000 videos"),
@@ -41,6 +41,8 @@ REFUSED = [
     (prepare, "A-RUN OUT --axes TTHW", "--axes"),
     (prepare, "A-RUN OUT --variable rain", "--variable is for arrays"),
     (prepare, "A-RUN OUT --grey --colour", "--grey"),
+    (prepare, "A-RUN OUT --like NOTHING", "no such file"),
+    (prepare, "A-RUN OUT --like FILE", "python prepare.py FILE OUT"),
 ]
 MISREAD = [
     (data, "--offical", "--offical"),
