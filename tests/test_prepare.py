@@ -169,13 +169,16 @@ def test_frames_are_resized_and_their_middle_is_cropped(tmp_path):
     assert prepared(tmp_path, tmp_path / "a.npy", tmp_path / "b.npy", size=(32, 48)).shape[0] == 12
 
 
-def test_files_are_coloured_if_a_source_is(tmp_path):
-    grey = write_frames(tmp_path / "grey", np.repeat(movie()[..., None], 3, -1))
+def test_files_are_coloured_or_float_if_a_source_is(tmp_path):
+    in_three_channels = np.repeat(movie()[..., None], 3, -1)
     coloured = np.stack([movie(), movie() // 2, 255 - movie()], -1)
+    floats = movie() / np.float32(255)
+    grey = write_frames(tmp_path / "grey", in_three_channels)
     colour = write_frames(tmp_path / "colour", coloured)
+    np.save(tmp_path / "a.npy", floats)
     assert_frames(prepared(tmp_path, grey), movie())
-    both = np.concatenate([np.repeat(movie()[..., None], 3, -1), coloured])
-    assert_frames(prepared(tmp_path, grey, colour), both)
+    assert_frames(prepared(tmp_path, grey, colour), np.concatenate([in_three_channels, coloured]))
+    assert_frames(prepared(tmp_path, grey, tmp_path / "a.npy"), np.concatenate([floats, floats]))
     assert prepared(tmp_path, colour, grey=True).shape[-1] == 1
     assert prepared(tmp_path, grey, colour=True).shape[-1] == 3
 

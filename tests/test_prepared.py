@@ -18,9 +18,9 @@ from extras.prepared import Prepared, Writer
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def noise(frames=50, channels=1, seed=0):
-    """uint8 (frames, 32, 40, channels)."""
-    return np.random.default_rng(seed).integers(0, 256, (frames, 32, 40, channels), np.uint8)
+def noise(frames=50, seed=0):
+    """uint8 (frames, 32, 40, 1)."""
+    return np.random.default_rng(seed).integers(0, 256, (frames, 32, 40, 1), np.uint8)
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -43,16 +43,6 @@ def test_the_digest_tells_frames_and_clips_apart_and_nothing_else(tmp_path):
     others = [[noise(50, seed=1)], [noise(50)[:20], noise(50)[20:]], [noise(49)]]
     for clips in (*others, [noise(50) / np.float32(255)]):
         assert digest(*clips) != digest(noise(50))
-
-
-def test_a_file_becomes_coloured_and_float_with_the_first_such_frames(tmp_path):
-    clips = [noise(50), noise(3, 3, seed=1), np.float32(noise(1) > 99)]
-    opened = Prepared(prepare(tmp_path / "a", clips))
-    assert opened.shape == (54, 32, 40, 3) and opened.dtype == np.float32
-    scaled = [np.repeat(clips[0], 3, axis=-1) / np.float32(255), clips[1] / np.float32(255)]
-    np.testing.assert_array_equal(opened.read(0, 53), np.concatenate(scaled))
-    straight = prepare(tmp_path / "b", [*scaled, opened.read(53, 54)])
-    assert Prepared(straight).digest == opened.digest
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
