@@ -134,8 +134,6 @@ def _key(match):
     parts = {name: part for name, part in match.groupdict().items() if part}
     if not parts or "unix" in parts:
         return float(match[0]) if "." in match[0] else int(match[0])
-    if parts.keys() == {"Y", "m"}:
-        return 12 * int(parts["Y"]) + int(parts["m"])  # months are even steps
     form = " ".join(f"%{name}" for name in parts)
     if "p" in parts:
         form = form.replace("%H", "%I")  # hours up to 12

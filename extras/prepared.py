@@ -252,13 +252,12 @@ class Prepared:
         self._state = state(file.id.get_vfd_handle())
 
     def _dataset(self, file, name, ndim, *dtypes):
-        """A dataset, if it is stored as `Writer` does. One in chunks has no parts in other files."""
+        """A dataset, if it is stored as `Writer` does: with checksums none is in other files."""
         import h5py
 
         dataset = file[name] if type(file.get(name, getlink=True)) is h5py.HardLink else None
         if (
             not isinstance(dataset, h5py.Dataset)
-            or not dataset.chunks
             or not dataset.fletcher32
             or dataset.compression
             or dataset.dtype not in dtypes

@@ -136,7 +136,7 @@ def test_tiff_stacks_are_films(tmp_path):
 def write(path, array, axes="time lat lon", attributes=None, form=None, **coordinates):
     dataset = xarray.Dataset({"v": (axes.split(), array, attributes)}, coordinates)
     if path.suffix == ".zarr":
-        dataset.to_zarr(path, zarr_format=form)
+        dataset.to_zarr(path, zarr_format=form, consolidated=False)
     else:
         dataset.to_netcdf(path, format=form, engine="netcdf4")
     return path
@@ -217,6 +217,16 @@ def test_zarr_reads_nothing_but_plain_files_of_its_own(tmp_path, kind):
     moved = chunk.rename(tmp_path / "elsewhere")
     chunk.symlink_to(moved) if kind == "link" else os.mkfifo(chunk)
     assert "only plain files" in refusal(tmp_path / "a.zarr")
+
+
+def test_what_a_header_promises_has_bounds(tmp_path):
+    """Else damage would have a reader begin to read forever."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("v", (2 * 10**9, 5, 8, 8), "u1", chunks=(1, 5, 8, 8))
+    assert "10,000,000,000 frames" in refusal(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["/".join("g" * 150)] = FILM
+    assert "deep" in refusal(tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("place, value", [(12, 127), (13, 255), (64, 127)])

@@ -55,6 +55,7 @@ ONE_CLIP = {
     "decimals": [f"t{n / 4:.2f}" for n in range(40)],
     "iso": times("%Y-%m-%dT%H:%M:%S", 15 * MINUTE),
     "separated": times("webcam_%Y-%m-%d_%H-%M-%S", 5 * SECOND),
+    "half days": times("Screenshot %Y-%m-%d at %-I.%M.%S %p", 30 * MINUTE),
     "compact minutes": times("radar_%Y%m%dT%H%MZ", 5 * MINUTE),
     "compact seconds": times("MRMS_%Y%m%d-%H%M%S", 2 * MINUTE),
     "over minutes": times("%Y%m%d%H%M%S", SECOND, 130, datetime.datetime(2023, 10, 12, 0, 32, 20)),
