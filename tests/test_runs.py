@@ -4,29 +4,13 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import (
-    QUICK,
-    SMALL,
-    array,
-    assert_same_run,
-    before_step,
-    files_in,
-    load_checkpoint,
-    log_of,
-    options,
-    prepare,
-    replace,
-)
+from helpers import QUICK, SMALL, assert_same_run, before_step, files_in, options, prepare, replace
 from PIL import Image
 
 import data
@@ -34,9 +18,6 @@ import model as models
 import predict
 import train
 from extras import cli, runs
-from extras.cli import InputError
-
-ROOT = Path(train.__file__).parent
 
 # What a run leaves ------------------------------------------------------------------------
 
@@ -50,7 +31,7 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(quick_run):
     (start,) = json.loads((quick_run / "environment.json").read_text())
     assert start["keras"] == keras.__version__ and start["processes"] == 1
     assert start["backend"].split()[0] == keras.backend.backend() and start["devices"]
-    assert [row["videos"] for row in log_of(quick_run)] == ["4", "8", "12", "16", "20", "24"]
+    assert [row["videos"] for row in runs.read_log(quick_run)] == ["4", "8", "12", "16", "20", "24"]
     width, height = Image.open(quick_run / "samples" / "epoch-0006.png").size
     assert width > 3 * 32 and height > 2 * 3 * 32
     assert Image.open(quick_run / "curve.png").size == (840, 480)
@@ -66,23 +47,14 @@ def test_a_model_learns_and_its_saved_weights_have_the_logged_error(tmp_path):
     videos = data.to_float(evaluation[np.linspace(0, 9999, 20).astype(int)])  # from all over them
     difference = models.rollout(runs.load_model(tmp_path), videos[:, :2], 2) - videos[:, 2:]
     errors = np.square(difference).sum(axis=(2, 3, 4)).mean(axis=0)
-    best = min(log_of(tmp_path), key=lambda row: float(row["val_mse"]))
+    best = min(runs.read_log(tmp_path), key=lambda row: float(row["val_mse"]))
     logged = [float(best[f"val_mse{which}"]) for which in ("", "_first_frame", "_last_frame")]
     assert logged == pytest.approx([errors.mean(), errors[0], errors[-1]], rel=1e-4)
     copying = np.square(videos[:, 2:] - videos[:, 1:2]).sum(axis=(2, 3, 4)).mean()
     assert errors.mean() < 0.7 * copying
 
 
-def test_the_averaged_weights_are_scored_and_saved(quick_run):
-    model, last = load_checkpoint(quick_run), runs.load_model(quick_run / "last.keras")
-    averages = model.optimizer._model_variables_moving_average
-    for saved, average in zip(last.trainable_variables, averages, strict=True):
-        np.testing.assert_array_equal(array(saved), array(average))
-    raw = model.trainable_variables
-    assert any((array(one) != array(other)).any() for one, other in zip(averages, raw))
-
-
-# Interruptions ----------------------------------------------------------------------------
+# When something goes wrong ----------------------------------------------------------------
 
 
 def moments_of(run, epoch):
@@ -93,61 +65,21 @@ def moments_of(run, epoch):
     return moments[last[epoch] + 1 : last[epoch + 1] + 1]
 
 
-def test_a_kill_while_a_file_is_written_loses_at_most_an_epoch(script, quick_run, tmp_path):
+def test_a_kill_loses_at_most_an_epoch(script, refused, quick_run, tmp_path):
     third_epoch = moments_of(quick_run, 2)
     assert len(third_epoch) in (5, 6)  # all that there is, if its score is the best one
     folder = shutil.copytree(third_epoch[-1], tmp_path / "run")  # after the log was written
     assert len(list(folder.rglob(f"{cli.UNFINISHED}*"))) == 1
     assert script(train, "--resume", folder)[0] == 0
     assert_same_run(quick_run, folder)
-
-
-def test_killed_and_stopped_processes_lose_at_most_an_epoch_each(
-    script, refused, quick_run, tmp_path
-):
-    """The first starts where one was killed before there was a run, and is killed while it writes a
-    checkpoint; the second hears Ctrl-C after an epoch.
-    """
+    assert len(runs.read_json(folder / "environment.json", list)) == 2
+    # Who is killed before there is a run starts it once more.
     (moment,) = quick_run.with_name("moments").glob("02-config.json")
-    folder = shutil.copytree(moment, tmp_path / "run")
+    folder = shutil.copytree(moment, tmp_path / "again")
     assert (folder / runs.CHECKPOINT).exists()
     assert "there is no run" in refused(train, "--resume", folder)
-    log = folder / "log.csv"
-    for stop, start in (
-        (signal.SIGKILL, ["--preset", "tiny", *options(QUICK), "--run", folder]),
-        (signal.SIGINT, ["--resume", folder]),
-    ):
-        before = log.stat().st_mtime if log.exists() else 0
-        process = subprocess.Popen(
-            [sys.executable, "train.py", *map(str, start)],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A shell that starts the tests in the background has them ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-        )
-        while process.poll() is None:
-            unfinished = list(folder.glob(f"{cli.UNFINISHED}*-{runs.CHECKPOINT}"))
-            an_epoch_is_done = log.exists() and log.stat().st_mtime > before
-            if an_epoch_is_done and (unfinished or stop == signal.SIGINT):
-                process.send_signal(stop)
-                break
-            time.sleep(0.001)
-        errors = process.communicate(timeout=60)[1]
-        if stop == signal.SIGKILL:
-            assert process.returncode == -9, errors or "the kill came too late"
-            assert len(log_of(folder)) < QUICK.epochs
-        else:
-            assert process.returncode == 130, errors
-            assert f"--resume {folder}" in errors and "Traceback" not in errors
-            assert not list(folder.rglob(f"{cli.UNFINISHED}*"))
-    assert script(train, "--resume", folder)[0] == 0
+    assert script(train, "--preset", "tiny", *options(QUICK), "--run", folder)[0] == 0
     assert_same_run(quick_run, folder)
-    assert len(runs.read_json(folder / "environment.json", list)) == 3
-
-
-# When something goes wrong after its second epoch -----------------------------------------
 
 
 @pytest.fixture
@@ -181,24 +113,19 @@ def test_a_file_that_cannot_be_written_stops_the_run_in_one_line(script, half_wa
     assert len(runs.read_json(half_way / "environment.json", list)) == 2
 
 
+def spoil(model):
+    model.set_weights([weight * np.nan for weight in model.get_weights()])
+
+
 @pytest.mark.parametrize("what", ["a loss", "weights"])
-def test_what_is_no_number_stops_training_and_is_not_saved(
-    script, monkeypatch, half_way, eagerly, what
-):
+def test_what_is_no_number_is_not_saved(script, monkeypatch, half_way, eagerly, what):
     """A loss after its own step; the weights that an epoch's last step spoils after the epoch."""
-    before, draw_batch = saved_bytes(half_way), train.Batches.__getitem__
-
-    def spoilt_batch(self, index):
-        inputs, y = draw_batch(self, index)
-        return inputs, y * np.float32("nan")
-
-    def spoil(model, averaged):
-        averaged.set_weights([w * np.nan for w in averaged.get_weights()])
-
+    before = saved_bytes(half_way)
     if what == "a loss":
-        monkeypatch.setattr(train.Batches, "__getitem__", spoilt_batch)
+        loss = {QUICK.loss: lambda y, prediction: np.nan * train.squared_error(y, prediction)}
+        monkeypatch.setattr(train, "LOSSES", loss)
     else:
-        monkeypatch.setattr(runs, "copy_averaged_weights", spoil)
+        monkeypatch.setattr(runs, "copy_averaged_weights", lambda _, averaged: spoil(averaged))
     with before_step(5, pytest.fail if what == "a loss" else str):  # the epoch's second one
         status, _, errors = script(train, "--resume", half_way)
     assert status == 1 and len(errors.splitlines()) == 1
@@ -206,53 +133,49 @@ def test_what_is_no_number_stops_training_and_is_not_saved(
     assert saved_bytes(half_way) == before
 
 
-# Runs that cannot be gone on with ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["config.json", "best.keras", "init.keras", "environment.json"])
-def test_nothing_in_a_runs_folder_is_written_over(refused, quick_run, tmp_path, name):
-    """The last two a killed run may have left, and then they are only no input."""
-    path, options, reason = tmp_path / name, [], f"--resume {tmp_path}"
-    if name == "environment.json":
+@pytest.mark.parametrize(
+    "name, option, reason",
+    [("config.json", "", "--resume FOLDER"), ("best.keras", "", "--resume FOLDER"),
+     # These a killed run may have left, and then they are only no input.
+     ("init.keras", "--init", "is an input"), ("environment.json", "--data", "is an input")],
+)  # fmt: skip
+def test_no_file_of_a_run_is_written_over(refused, quick_run, tmp_path, name, option, reason):
+    path = tmp_path / name
+    if option == "--data":
         prepare(path, [np.zeros((40, 32, 32, 1), np.uint8)] * 2)
-        options, reason = ["--data", path], "is an input"
     else:
-        shutil.copy(quick_run / name.replace("init", "best"), path)
-    if name == "init.keras":
-        options, reason = ["--init", path], "is an input"
-    before = path.read_bytes()
-    assert reason in refused(train, "--preset", "tiny", *options, "--run", tmp_path)
+        shutil.copy(quick_run / "best.keras", path)
+    before, option = path.read_bytes(), [option, path] if option else []
+    line = refused(train, "--preset", "tiny", *option, "--run", tmp_path)
+    assert reason.replace("FOLDER", str(tmp_path)) in line
     assert path.read_bytes() == before and files_in(tmp_path) == {name}
 
 
-def test_a_checkpoint_of_another_optimizer_is_refused(monkeypatch, half_way):
-    """Keras would begin with a new one, and say so in a warning."""
-    before = saved_bytes(half_way)
-    make_optimizer = train.make_optimizer
-
-    def make_other_optimizer(*arguments):
-        optimizer = make_optimizer(*arguments)
-        optimizer.use_ema = False  # a variable less for each weight
-        return optimizer
-
-    monkeypatch.setattr(train, "make_optimizer", make_other_optimizer)
-    with pytest.raises(InputError, match="checkpoint.keras cannot be loaded"):
-        train.train(train.read_config(half_way), half_way, resume=True)
-    assert saved_bytes(half_way) == before
+def instead(old, new):
+    return lambda path, whole: path.write_bytes(whole.replace(old, new))
 
 
 RUN_FILES = ["log.csv", "environment.json", "config.json", "checkpoint.keras"]
+DAMAGES = [
+    (RUN_FILES, lambda path, _: None, ""),  # it is missing
+    (RUN_FILES, lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), ""),
+    (["environment.json"], lambda path, _: os.mkfifo(path), "no file"),  # nobody waits for it
+    (["log.csv"], instead(b"val_mse,", b"error,"), "a row for each epoch"),
+    (["log.csv"], instead(b"\n1,", b"\n1,1,1,\n1,"), "a row for each epoch"),
+    (["config.json"], lambda path, _: path.mkdir(), "no run"),
+    (["config.json"], lambda path, _: path.write_text("[]"), "hold a dict"),
+    (["config.json"], instead(b'"batch_size": 2', b'"batch_size": 0'), "batch_size"),
+    (["config.json"], instead(b'"channels": 1', b'"channels": 2'), "channels"),
+    (["config.json"], instead(b'"weight_decay": 0.01', b'"weight_decay": Infinity'), "decay"),
+    (["config.json"], instead(b'"remat"', b'"colour": "red", "remat"'), "colour"),
+]
 
 
 @pytest.mark.parametrize(
-    "name, damage",
-    [(name, damage) for name in RUN_FILES for damage in ("missing", "cut")]
-    + [("environment.json", "pipe"), ("config.json", "folder")]
-    + [("config.json", text) for text in ("[]", '{"depths": 3}')]
-    + [("log.csv", change) for change in (("val_mse,", "error,"), ("\n1,", "\n1,1,1,\n1,"))],
-    ids=lambda value: ascii(value)[:30],
+    "name, damage, reason",
+    [(name, damage, reason) for names, damage, reason in DAMAGES for name in names],
 )
-def test_a_damaged_run_is_not_gone_on_with(refused, quick_run, tmp_path, name, damage):
+def test_a_damaged_run_is_not_gone_on_with(refused, quick_run, tmp_path, name, damage, reason):
     folder = tmp_path / "run"
     folder.mkdir()
     for file in RUN_FILES:
@@ -260,19 +183,10 @@ def test_a_damaged_run_is_not_gone_on_with(refused, quick_run, tmp_path, name, d
     path = folder / name
     whole = path.read_bytes()
     path.unlink()
-    if damage == "folder":
-        path.mkdir()
-    elif damage == "pipe":  # which nobody waits for
-        os.mkfifo(path)
-    elif damage == "cut":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif isinstance(damage, tuple):
-        path.write_text(whole.decode().replace(*damage))
-    elif damage != "missing":
-        path.write_text(damage)
+    damage(path, whole)
     before = saved_bytes(folder)
     line = refused(train, "--resume", folder)
-    assert name in line and str(folder) in line
+    assert name in line and str(folder) in line and reason in line
     if name == "config.json":
         assert name in refused(train, "--config", folder, "--run", tmp_path / "new")
     assert saved_bytes(folder) == before and not (tmp_path / "new").exists()
@@ -301,7 +215,7 @@ def other_model(*layers):
 
 def model_of_nan(path, whole):
     model = runs.load_model(whole)
-    model.set_weights([weight * np.nan for weight in model.get_weights()])
+    spoil(model)
     model.save(path)
 
 
@@ -312,6 +226,7 @@ BAD_MODELS = {
     "folder.keras": (lambda path, _: path.mkdir(), "no best.keras"),
     "checkpoint.keras": (lambda path, whole: shutil.copy(whole, path), "is a checkpoint"),
     "log.csv": (lambda path, _: path.write_text("epoch"), "not a .keras model"),
+    "pipe.keras": (lambda path, _: os.mkfifo(path), "no such model"),  # which nobody waits for
     "cut.keras": (lambda path, whole: path.write_bytes(whole.read_bytes()[:-5_000]), DAMAGED),
     "list.keras": (altered(".+", "[1]"), DAMAGED),
     "newer.keras": (altered('"channels":', '"attention": true, "channels":'), DAMAGED),
