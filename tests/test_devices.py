@@ -34,11 +34,8 @@ import train
 from extras import cli, devices, runs
 
 ROOT = Path(train.__file__).parent
-FOUR_DEVICES = {
-    "KERAS_BACKEND": "jax",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    "JAX_PLATFORMS": "cpu",
-}
+FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
+ON_JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
 # Constant rates, so that a run does not depend on when it should end; two epochs of two batches.
 SHORT = dataclasses.replace(QUICK, batch_size=4, epochs=2, cooldown=0.0)
@@ -74,7 +71,7 @@ def test_on_jax_with_four_devices(tmp_path, which):
         [sys.executable, "-m", "pytest", "-q", "-n0", "-pno:cacheprovider", "--durations=0"]
         + ["-m", f"jax and {which}", "tests"],
         cwd=ROOT,
-        env={**os.environ, **FOUR_DEVICES, "NUMBERS": str(tmp_path / "numbers.npz")},
+        env={**os.environ, **ON_JAX, "XLA_FLAGS": FOUR_DEVICES, "NUMBERS": str(tmp_path)},
         check=False,
         capture_output=True,
         text=True,
@@ -86,7 +83,7 @@ def test_on_jax_with_four_devices(tmp_path, which):
 
 @on_four_devices
 def test_the_numbers_are_the_same_as_on_the_other_backend():
-    expected = np.load(os.environ["NUMBERS"])
+    expected = np.load(Path(os.environ["NUMBERS"]) / "numbers.npz")
     for name, numbers in numbers_of_this_backend().items():
         np.testing.assert_allclose(numbers, expected[str(name)], rtol=1e-3, atol=2e-3)
 
@@ -97,27 +94,21 @@ def assert_same_log(one, other):
         assert row == pytest.approx(other_row, rel=1e-4)
 
 
-# Which rows a process takes ---------------------------------------------------------------
-
-
 def test_the_rows_of_all_processes_make_up_the_batch(monkeypatch):
     config = dataclasses.replace(SHORT, frames=6, sampling_epochs=100)
     batches = train.Batches(config, data.TrainingVideos(frames=6, size=32), epoch=50)
     assert devices.share(batches) is batches
     whole = batches[1]
     assert not whole[0]["real_mask"].all()  # some are the model's own
+    monkeypatch.setattr(devices, "processes", 2)
     pieces = []
     for process in range(2):
-        monkeypatch.setattr(devices, "processes", 2)
         monkeypatch.setattr(devices, "process", process)
         share = devices.share(batches)
         assert len(share) == len(batches)
         pieces.append(share[1])
     together = keras.tree.map_structure(lambda *rows: np.concatenate(rows), *pieces)
     keras.tree.map_structure(np.testing.assert_array_equal, together, whole)
-
-
-# Wrong usage ------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(on_jax, reason="JAX can")
@@ -129,20 +120,15 @@ def test_another_backend_names_jax(refused, tmp_path):
 @on_four_devices
 @pytest.mark.parametrize(
     "line, reason",
-    [
-        ("--devices 5 --process-count 1", "there are 4"),
-        ("--devices some --process-count 1", "should be `all` or a number"),
-        ("--devices 4 --process-count 1 --batch-size 6", "cannot be shared equally by 4 devices"),
-        ("--devices all --coordinator here:1234", "go together"),
-        ("--coordinator here:1234 --process-id 0 --process-count 2", "need --devices all"),
-    ],
-)
+    [("--devices 5 --process-count 1", "there are 4"),
+     ("--devices some --process-count 1", "should be `all` or a number"),
+     ("--devices 4 --process-count 1 --batch-size 6", "cannot be shared equally by 4 devices"),
+     ("--devices all --coordinator here:1234", "go together"),
+     ("--coordinator here:1234 --process-id 0 --process-count 2", "need --devices all")],
+)  # fmt: skip
 def test_devices_that_are_not_there_are_refused(refused, tmp_path, line, reason):
     assert reason in refused(train, *line.split(), "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-# Several devices --------------------------------------------------------------------------
 
 
 @on_four_devices
@@ -162,9 +148,6 @@ def test_any_number_of_devices_trains_the_same(tmp_path):
     assert len(first["devices"]) == 1 and second["devices"] == [f"cpu:{n}" for n in range(4)]
 
 
-# Several processes ------------------------------------------------------------------------
-
-
 @pytest.fixture
 def two_processes():
     """Call as two_processes("--option", "value"): -> two processes of one training."""
@@ -176,7 +159,7 @@ def two_processes():
             coordinator = f"127.0.0.1:{free.getsockname()[1]}"
         # JAX warns of proxies; one device each.
         environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        environment |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+        environment |= {**ON_JAX, "XLA_FLAGS": ""}
         command = [sys.executable, "train.py", *map(str, arguments), "--devices", "all"]
         command += ["--coordinator", coordinator, "--process-count", "2", "--process-id"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -202,9 +185,7 @@ def assert_ends_and_says_why(process):
 @on_four_devices
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_when_one_process_is_killed_the_other_ends_and_the_run_goes_on(
-    tmp_path, two_processes, victim
-):
+def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path, two_processes, victim):
     """... with two processes on own clips, and as if one had done it all."""
     np.save(tmp_path / "clips.npy", CLIPS[..., :1])
     config = replace(SHORT, size=data.SIZE, epochs=1000, data=str(tmp_path / "clips.npy"))
