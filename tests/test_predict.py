@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
+import re
 import unittest.mock
 
 import numpy as np
@@ -42,29 +42,30 @@ def test_script_scores_forecasts_on_own_predictions(script, quick_run, tmp_path)
     for part, forecast in ((scores, prediction), (scores["copy_last"], copies)):
         for name, values in predict.score(arrays["truth"], forecast).items():
             assert part[name] == pytest.approx(values, rel=1e-5)
-    table = [line.split() for line in output.splitlines()]
-    last = next(row for row in table if row[:1] == ["mean"])
-    assert float(last[1]) == pytest.approx(scores["mean"]["mse"], abs=0.01)
-    assert float(last[6]) == pytest.approx(scores["copy_last"]["mean"]["mse"], abs=0.01)
+    ours, theirs = (part["mean"]["mse"] for part in (scores, scores["copy_last"]))
+    assert re.search(rf"^ mean +{ours:.2f} .* {theirs:.2f} ", output, re.MULTILINE)
 
 
 def test_scores_are_those_of_the_literature():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 256, (2, 3, 16, 16, 1), dtype=np.uint8)
-    prediction = rng.random((2, 3, 16, 16, 1), np.float32)
+    prediction = rng.random(truth.shape, np.float32)
+    pixels = (2, 3, 4)  # the axes of a frame
+    error = prediction.astype(float) - truth / 255
+    expected = {
+        "mse": (error**2).sum(pixels),
+        "mae": abs(error).sum(pixels),
+        "psnr": 10 * np.log10(1 / (error**2).mean(pixels)),
+    }
+    for name, data_range in (("ssim", 1), ("ssim_range2", 2)):
+        similarity = functools.partial(structural_similarity, data_range=data_range)
+        expected[name] = [
+            [similarity(*frames) for frames in zip(*videos)]
+            for videos in zip(truth[..., 0] / 255, prediction[..., 0].astype(float))
+        ]
     scores = predict.score(truth, prediction)
-    for frame in range(3):
-        per_video = {name: [] for name in predict.SCORES}
-        for video in range(2):
-            real = truth[video, frame, :, :, 0] / 255
-            predicted = prediction[video, frame, :, :, 0].astype(float)
-            per_video["mse"].append(((predicted - real) ** 2).sum())
-            per_video["mae"].append(abs(predicted - real).sum())
-            per_video["psnr"].append(10 * np.log10(1 / ((predicted - real) ** 2).mean()))
-            per_video["ssim"].append(structural_similarity(real, predicted, data_range=1))
-            per_video["ssim_range2"].append(structural_similarity(real, predicted, data_range=2))
-        for name, values in per_video.items():
-            assert scores[name][frame] == pytest.approx(np.mean(values), rel=1e-4), name
+    for name in predict.SCORES:
+        np.testing.assert_allclose(scores[name], np.mean(expected[name], axis=0), rtol=1e-4)
     perfect = predict.score(truth, data.to_float(truth))["mean"]
     assert perfect == {"mse": 0, "mae": 0, "psnr": 100, "ssim": 1, "ssim_range2": 1}
 
@@ -93,43 +94,23 @@ def test_the_future_is_not_looked_at(script, quick_run, tmp_path):
     assert status == 0 and "worse than copying the last frame" in output
 
 
-def test_clips_without_truth_are_forecast_and_not_scored(script, quick_run, tmp_path):
-    clips = data.EvaluationVideos("validation", frames=10, size=32)[[0, 1]][..., 0] / 255
-    np.save(tmp_path / "clips.npy", clips)
-    arguments = [quick_run, "--data", tmp_path / "clips.npy", "--horizon", 3, "--out", tmp_path]
-    status, output, _ = script(predict, *arguments)
-    assert status == 0 and "nothing to score" in output
-    assert not (tmp_path / "scores.json").exists()
-    assert np.load(tmp_path / "predictions.npz")["prediction"].shape == (2, 3, 32, 32, 1)
-    # Two frames less of context leave two to score.
-    status, output, _ = script(predict, *arguments, "--context", 8)
-    assert status == 0 and "only these are scored" in output
-    (scores,) = json.loads((tmp_path / "scores.json").read_text())
-    assert len(scores["mse"]) == 2 and scores["horizon"] == 3
-
-
-def test_every_long_enough_clip_is_continued_beyond_its_end(script, refused, quick_run, tmp_path):
+def test_only_frames_that_the_data_has_are_scored(script, refused, quick_run, tmp_path):
     videos = data.EvaluationVideos("validation", frames=9, size=32)[[0, 1, 2]]
     prepare(tmp_path / "clips", [videos[0], videos[1, :6], videos[2, :3]])
     arguments = [quick_run, "--from-end", "--out", tmp_path, "--context", 5, "--horizon", 3]
-    status, output, _ = script(predict, *arguments, "--data", tmp_path / "clips")
+    assert "--from-end is for your own clips" in refused(predict, *arguments)
+    arguments += ["--data", tmp_path / "clips"]
+    status, output, _ = script(predict, *arguments)
     assert status == 0 and "nothing to score" in output
     found = np.load(tmp_path / "predictions.npz")
+    # Every long enough clip is continued beyond its end.
     np.testing.assert_array_equal(found["context"], [videos[0, 4:], videos[1, 1:6]])
     assert found["prediction"].shape == (2, 3, 32, 32, 1)
-    assert "--from-end is for your own clips" in refused(predict, *arguments)
-
-
-def test_scores_are_added_to_those_that_were_there(script, refused, quick_run, tmp_path):
-    path = tmp_path / "scores.json"
-    for horizon in (1, 2):
-        script(predict, quick_run, "--count", 1, "--horizon", horizon, "--out", tmp_path)
-    entries = json.loads(path.read_text())
-    assert [entry["horizon"] for entry in entries] == [1, 2]
-    assert "--horizon 2" in entries[1]["command"] and entries[0]["started"] and entries[0]["commit"]
-    path.write_text("[cut")
-    assert "scores.json" in refused(predict, quick_run, "--count", 1, "--out", tmp_path)
-    assert path.read_text() == "[cut"
+    assert files_in(tmp_path) == {"clips", "predictions.npz"}
+    status, output, _ = script(predict, *arguments, "--no-from-end", "--context", 7)
+    assert status == 0 and "only these are scored" in output
+    (scores,) = json.loads((tmp_path / "scores.json").read_text())
+    assert len(scores["mse"]) == 2 and scores["horizon"] == 3
 
 
 def test_a_smaller_count_takes_the_first_of_a_larger_one():
@@ -144,32 +125,35 @@ def test_a_smaller_count_takes_the_first_of_a_larger_one():
 def test_the_official_file_is_read_frames_first_and_scored_to_its_end(
     script, quick_run, tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)
-    data.OFFICIAL_PATH.parent.mkdir()
     videos = data.EvaluationVideos("test", frames=20, size=32)[np.arange(103)]
-    np.save(data.OFFICIAL_PATH, np.swapaxes(videos[..., 0], 0, 1))
-    sha256 = hashlib.sha256(data.OFFICIAL_PATH.read_bytes()).hexdigest()
-    monkeypatch.setattr(data, "OFFICIAL_SHA256", sha256)
+    np.save(tmp_path / "official.npy", np.swapaxes(videos[..., 0], 0, 1))
+    monkeypatch.setattr(data, "download_official", lambda: tmp_path / "official.npy")
     arguments = [quick_run, "--data", "official", "--horizon", 1, "--out", tmp_path]
     assert script(predict, *arguments)[0] == 0
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["count"] == 103
     arrays = np.load(tmp_path / "predictions.npz")
     np.testing.assert_array_equal(arrays["truth"], videos[:, 10:11])
-    whole = predict.score(arrays["truth"], arrays["prediction"])
-    for name in predict.SCORES:  # as if all had been scored at once
-        assert scores["mean"][name] == pytest.approx(whole["mean"][name])
+    whole = predict.score(arrays["truth"], arrays["prediction"])  # all at once
+    assert scores["count"] == 103 and scores["mean"] == pytest.approx(whole["mean"])
 
 
-def test_sprites_are_forecast_one_by_one(script, quick_run, tmp_path):
+def test_sprites_are_forecast_one_by_one_and_their_scores_added(
+    script, refused, quick_run, tmp_path
+):
     arguments = [quick_run, "--count", 2, "--horizon", 2, "--out", tmp_path]
-    assert script(predict, *arguments, "--sprites", 2)[0] == 0
+    for count in (0, 2):
+        assert script(predict, *arguments, "--sprites", count)[0] == 0
     context = data.to_float(data.EvaluationVideos("test", frames=10, size=32)[[0, 1]])
     rollout = functools.partial(models.rollout, runs.load_model(quick_run))
-    expected = sprites.rollout(rollout, context, 2, count=2)
-    got = np.load(tmp_path / "predictions.npz")["prediction"]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-    assert json.loads((tmp_path / "scores.json").read_text())[-1]["sprites"] == 2
+    prediction = np.load(tmp_path / "predictions.npz")["prediction"]
+    np.testing.assert_allclose(prediction, sprites.rollout(rollout, context, 2, 2), atol=1e-6)
+    path = tmp_path / "scores.json"
+    first, second = json.loads(path.read_text())
+    assert (first["sprites"], second["sprites"]) == (0, 2) and "--sprites 2" in second["command"]
+    assert first["started"] and first["commit"]
+    path.write_text("[cut")
+    assert "scores.json" in refused(predict, *arguments)
+    assert path.read_text() == "[cut"
 
 
 # Own clips
@@ -218,42 +202,40 @@ def test_frames_outside_0_to_1_are_refused_everywhere(quick_run):
     np.testing.assert_array_equal(data.to_float(VIDEO), right)
     not_a_number = np.where(VIDEO > 0, np.nan, 0.0)
     for videos in (VIDEO.astype(np.float32), not_a_number, VIDEO.astype(np.int32)):
-        uses = [
-            data.to_float,
+        for use in (
             data.shift_frames,
             lambda videos: models.rollout(model, videos, 2),
             lambda videos: predict.score(videos, right),
             lambda videos: predict.score(right, videos),
             lambda videos: sprites.decompose(videos, 2),
-        ]
-        for use in uses + [model] * (videos.dtype == np.int32):
+            model if videos.dtype == np.int32 else data.to_float,
+        ):
             with pytest.raises(InputError, match=r"floats in \[0, 1\]"):
                 use(videos)
     with pytest.raises(InputError, match="data.to_float divides uint8 by 255"):
         models.rollout(model, VIDEO, 2)
 
 
-def test_values_beyond_the_range_within_a_file_end_in_one_line(refused, quick_run, tmp_path):
-    videos = VIDEO / 255
-    videos[0, -1, 0, 0] = 7  # in the last frame to be scored
-    np.save(tmp_path / "clips.npy", videos)
-    arguments = [quick_run, "--data", tmp_path / "clips.npy", "--out", tmp_path / "out"]
-    assert "values from 0 to 7" in refused(predict, *arguments, "--horizon", 2)
-    assert files_in(tmp_path / "out") == set()
-
-
-def test_predictions_that_are_no_numbers_leave_the_old_files(script, quick_run, tmp_path):
+def test_a_forecast_that_cannot_be_finished_leaves_the_old_files(script, quick_run, tmp_path):
     model = runs.load_model(quick_run)
     model.set_weights([1e30 * weights for weights in model.get_weights()])
     model.save(tmp_path / "huge.keras")
+    videos = VIDEO / 255
+    videos[0, -1, 0, 0] = 7  # in the last frame to be scored
+    np.save(tmp_path / "clips.npy", videos)
+    out = tmp_path / "out"
+    out.mkdir()
     before = {"predictions.npz": b"old", "scores.json": b"[]"}
-    (tmp_path / "out").mkdir()
     for name, content in before.items():
-        (tmp_path / "out" / name).write_bytes(content)
-    arguments = [tmp_path / "huge.keras", "--count", 1, "--horizon", 2, "--out", tmp_path / "out"]
-    status, _, errors = script(predict, *arguments)
-    assert status == 1 and len(errors.splitlines()) == 1 and "no numbers" in errors
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+        (out / name).write_bytes(content)
+    for model, clips, ended, reason in (
+        (tmp_path / "huge.keras", "test", 1, "no numbers"),
+        (quick_run, tmp_path / "clips.npy", 2, "values from 0 to 7"),
+    ):
+        arguments = ["--data", clips, "--count", 1, "--horizon", 2, "--out", out]
+        status, _, errors = script(predict, model, *arguments)
+        assert status == ended and len(errors.splitlines()) == 1 and reason in errors
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_who_stops_reading_what_is_printed_loses_no_result(quick_run, tmp_path, monkeypatch):
