@@ -50,22 +50,16 @@ def test_scores_are_those_of_the_literature():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 256, (2, 3, 16, 16, 1), dtype=np.uint8)
     prediction = rng.random(truth.shape, np.float32)
-    pixels = (2, 3, 4)  # the axes of a frame
-    error = prediction.astype(float) - truth / 255
-    expected = {
-        "mse": (error**2).sum(pixels),
-        "mae": abs(error).sum(pixels),
-        "psnr": 10 * np.log10(1 / (error**2).mean(pixels)),
-    }
-    for name, data_range in (("ssim", 1), ("ssim_range2", 2)):
-        similarity = functools.partial(structural_similarity, data_range=data_range)
-        expected[name] = [
-            [similarity(*frames) for frames in zip(*videos)]
-            for videos in zip(truth[..., 0] / 255, prediction[..., 0].astype(float))
-        ]
     scores = predict.score(truth, prediction)
-    for name in predict.SCORES:
-        np.testing.assert_allclose(scores[name], np.mean(expected[name], axis=0), rtol=1e-4)
+    for frame in range(3):
+        expected = []
+        for real, predicted in zip(truth[:, frame, ..., 0] / 255, prediction[:, frame, ..., 0]):
+            error = predicted.astype(float) - real
+            psnr = 10 * np.log10(1 / (error**2).mean())
+            ssim = [structural_similarity(real, predicted, data_range=n) for n in (1, 2)]
+            expected.append([(error**2).sum(), abs(error).sum(), psnr, *ssim])
+        of_frame = [scores[name][frame] for name in ("mse", "mae", "psnr", "ssim", "ssim_range2")]
+        np.testing.assert_allclose(of_frame, np.mean(expected, axis=0), rtol=1e-4)
     perfect = predict.score(truth, data.to_float(truth))["mean"]
     assert perfect == {"mse": 0, "mae": 0, "psnr": 100, "ssim": 1, "ssim_range2": 1}
 
@@ -86,7 +80,7 @@ def test_the_shipped_weights_forecast_as_they_always_have(tmp_path, capsys):
 def test_the_future_is_not_looked_at(script, quick_run, tmp_path):
     (video,) = data.EvaluationVideos("test", size=32)[[0]]
     still = np.concatenate([video[:10], np.repeat(video[9:10], 10, axis=0)])
-    np.save(tmp_path / "videos.npy", [video, still])
+    np.save(tmp_path / "videos.npy", np.stack([video, still])[..., 0] / 255)
     arguments = ["--data", tmp_path / "videos.npy", "--out", tmp_path]
     status, output, _ = script(predict, quick_run, *arguments)
     one, other = np.load(tmp_path / "predictions.npz")["prediction"]
@@ -122,11 +116,9 @@ def test_a_smaller_count_takes_the_first_of_a_larger_one():
     assert chosen != predict.choose_indices(100, 10, seed=2).tolist()
 
 
-def test_the_official_file_is_read_frames_first_and_scored_to_its_end(
-    script, quick_run, tmp_path, monkeypatch
-):
+def test_the_official_file_is_scored_to_its_end(script, quick_run, tmp_path, monkeypatch):
     videos = data.EvaluationVideos("test", frames=20, size=32)[np.arange(103)]
-    np.save(tmp_path / "official.npy", np.swapaxes(videos[..., 0], 0, 1))
+    np.save(tmp_path / "official.npy", np.swapaxes(videos[..., 0], 0, 1))  # frames first
     monkeypatch.setattr(data, "download_official", lambda: tmp_path / "official.npy")
     arguments = [quick_run, "--data", "official", "--horizon", 1, "--out", tmp_path]
     assert script(predict, *arguments)[0] == 0
@@ -137,9 +129,7 @@ def test_the_official_file_is_read_frames_first_and_scored_to_its_end(
     assert scores["count"] == 103 and scores["mean"] == pytest.approx(whole["mean"])
 
 
-def test_sprites_are_forecast_one_by_one_and_their_scores_added(
-    script, refused, quick_run, tmp_path
-):
+def test_sprites_are_forecast_apart_and_scores_are_added(script, refused, quick_run, tmp_path):
     arguments = [quick_run, "--count", 2, "--horizon", 2, "--out", tmp_path]
     for count in (0, 2):
         assert script(predict, *arguments, "--sprites", count)[0] == 0
@@ -159,9 +149,7 @@ def test_sprites_are_forecast_one_by_one_and_their_scores_added(
 # Own clips
 
 
-def test_a_run_on_clips_is_forecast_on_its_validation_clips_in_their_unit(
-    script, run_on_clips, tmp_path
-):
+def test_validation_clips_are_forecast_in_their_unit(script, run_on_clips, tmp_path):
     assert script(predict, run_on_clips, "--out", tmp_path)[0] == 0
     (scores,) = json.loads((tmp_path / "scores.json").read_text())
     assert [scores[name] for name in ("data", "context", "horizon")] == ["validation", 2, 2]
