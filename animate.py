@@ -92,9 +92,9 @@ def side_by_side(context, truth, predictions, words=("real", "context")):
 
 def write_gif(path, frames):
     """Write uint8 pictures (frames, height, width, 3) as a GIF that loops, and rests at its end."""
-    # One palette for all frames, and no dithering: what stands still must not flicker.
+    # One palette for all frames, made without dithering: what stands still must not flicker.
     tall = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
-    tall = tall.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    tall = tall.quantize(256, Image.Quantize.MEDIANCUT)
     frames = np.asarray(tall.convert("RGB")).reshape(frames.shape)
     durations = [1000 // FRAMES_PER_SECOND] * (len(frames) - 1)  # milliseconds
     durations.append(int(1000 * REST))

@@ -184,6 +184,23 @@ def test_the_first_ctrl_c_is_answered_at_once_and_the_second_interrupts(capfd):
             signal.signal(number, handler)
 
 
+def test_a_second_ctrl_c_ends_what_does_not_return():
+    code = """
+import hashlib
+from extras import cli
+cli.PATIENCE = 0.1
+with cli.stop_politely():
+    print("begun", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000_000)  # minutes
+"""
+    process = started("-c", code)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() + process.stderr.readline() > "\n"  # it has been answered
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "folder" / "text.json"
     with cli.atomic_write(path) as temporary:
