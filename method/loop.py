@@ -100,7 +100,7 @@ class NextFrameModel(keras.Model):
         if channels not in (None, self.architecture.channels):
             raise InputError(
                 f"frames have {channels} channels; this model is for {self.architecture.channels} "
-                "(prepare.py has --grey and --colour)"
+                "(Architecture(channels=3) is for colour; prepare.py has --grey and --colour)"
             )
 
     def build(self, inputs_shape=None):

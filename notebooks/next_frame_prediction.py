@@ -239,16 +239,18 @@ print("predictions:", tuple(predictions.shape), f" parameters: {stack.count_para
 #
 # `train.PRESETS` has several sizes. We train `tiny`: three ConvLSTM2D layers, and 1,200 videos. The
 # project also ships the weights of a larger model, trained on a GPU with 240,000 videos ("shipped"
-# below). The stack of section 4 trains in the terminal: with a quarter of its filters in 13
-# minutes, `python train.py --preset keras-small`, and as it is in nine hours, `--preset
-# keras-example`.
+# below). The stack of section 4 trains in the terminal. As the Keras site publishes it that takes
+# nine hours: `python train.py --preset keras-example`. With a quarter of its filters, and trained
+# to forecast, it takes 13 minutes: `--preset keras-small`.
 #
 # Each hyperparameter is a field of `train.Config` or, for the layers, of `Architecture` in
-# `model.py`, with its explanation below it. To change one, take the `# ` from the start of a line:
+# `model.py`, with its explanation below it. To change one, take the `# ` from the start of a line;
+# one at a time, or you will not know which of them made the difference. `python animate.py
+# runs/notebook-ONE --beside runs/notebook-OTHER` then shows both.
 
 # %%
 config = train.PRESETS["tiny"]
-# config = replace(config, epochs=10)  # a hyperparameter of training
+# config = replace(config, muon_learning_rate=0.01)  # a hyperparameter of training
 # config = replace(config, architecture=replace(config.architecture, filters=32))  # of the model
 if QUICK:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
@@ -313,7 +315,7 @@ def curves(lines, horizontal, title):
     axis.set(xlabel=horizontal, ylabel="MSE, summed over pixels", title=title, ylim=(0, None))
     axis.locator_params("x", integer=True)
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     plt.show()
 
 
@@ -540,8 +542,8 @@ plt.show()
 #
 # A *sprite* is a small picture that moves as a whole, as in video games. Much of the error comes
 # from digits that get in each other's way. Where they overlap, they look like one thing. But each
-# moves as a whole, and that gives them away: put a digit where it is in another frame, and none of
-# its pixels is brighter than what is seen there. So `sprites.decompose` begins with two copies of
+# moves as a whole, and that gives them away: shift a digit to its place in another frame, and none
+# of its pixels is brighter than that frame's. So `sprites.decompose` begins with two copies of
 # the first frame. From frame to frame it shifts each copy to where it fits best, and takes away
 # whatever is brighter than the frame there: that did not move along. This is measured, not learned.
 # (Wang and Adelson 1994; Jojic and Frey 2001.)

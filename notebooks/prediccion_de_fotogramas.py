@@ -106,7 +106,7 @@ play("seis-videos.gif", side_by_side, "Seis vídeos de dos dígitos que se mueve
 # MNIST, una caligrafía que ningún modelo ha visto al entrenarse. El conjunto de **prueba**,
 # reservado para la evaluación final, se forma con la otra mitad. Los artículos científicos evalúan
 # con `mnist_test_seq.npy`, un archivo creado del mismo modo: `python predict.py --data official`
-# descarga sus 781 MiB; nada más lo utiliza. (Las órdenes se ejecutan en una terminal, desde la
+# descarga sus 781 MiB; para nada más hace falta. (Las órdenes se ejecutan en una terminal, desde la
 # carpeta del proyecto).
 #
 # ## 2. La respuesta es el fotograma siguiente
@@ -154,8 +154,8 @@ strip(("entrada x", x[0, :10]), ("objetivo y", y[0, :10]))
 # \end{aligned}$$
 #
 # Es una LSTM en la que se multiplica por los pesos con convoluciones ($*$). Cada píxel tiene su
-# propia memoria y solo mira a sus vecinos. Todos los píxeles comparten los mismos pesos, así que lo que se aprende
-# sobre el movimiento en una esquina vale en cualquier otra parte de la imagen.
+# propia memoria y solo mira a su alrededor. Todos los píxeles comparten los mismos pesos, así que
+# lo que se aprende sobre el movimiento en una esquina vale en cualquier otra parte de la imagen.
 #
 # Las cuatro convoluciones leen la misma entrada, de modo que se calculan como una sola con el
 # cuádruple de filtros. Por eso, con 8 filtros, la última dimensión de los kernels (los pesos de las
@@ -228,8 +228,8 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 # residual), y así se pueden entrenar muchas capas.
 #
 # **Da dos respuestas.** Casi todo el fotograma siguiente es el actual, desplazado. Por eso una de
-# las salidas dice de dónde viene cada píxel, y los píxeles se desplazan. La otra pinta el fotograma
-# desde cero. Una puerta, entre 0 y 1, mezcla las dos píxel a píxel.
+# ellas dice de dónde viene cada píxel, y los píxeles se desplazan. La otra pinta el fotograma desde
+# cero. Una puerta, entre 0 y 1, las mezcla píxel a píxel.
 #
 # **Recibe una medida de cómo se ha movido todo.** Para cada bloque de 4 × 4 píxeles,
 # `motion.block_matching` mide cuánto se ha movido desde el fotograma anterior, como hacen los
@@ -249,16 +249,18 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 #
 # En `train.PRESETS` hay varios tamaños. Vamos a entrenar `tiny`: tres capas ConvLSTM2D y 1200
 # vídeos. El proyecto trae además los pesos de un modelo mayor, entrenado en una GPU con 240 000
-# vídeos; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la terminal: con la
-# cuarta parte de sus filtros, en 13 minutos, `python train.py --preset keras-small`, y tal cual, en
-# nueve horas, `--preset keras-example`.
+# vídeos; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la terminal. Tal como
+# la publica el sitio de Keras lleva nueve horas: `python train.py --preset keras-example`. Con la
+# cuarta parte de los filtros, y entrenada para predecir, lleva 13 minutos: `--preset keras-small`.
 #
 # Cada hiperparámetro es un campo de `train.Config` o, si es de las capas, de `Architecture`, en
-# `model.py`, con su explicación debajo. Para cambiar alguno, borra `# ` al principio de una línea:
+# `model.py`, con su explicación debajo. Para cambiar alguno, borra `# ` al principio de una línea;
+# uno cada vez, o no sabrás a cuál se debe la diferencia. Después, `python animate.py
+# runs/notebook-UNO --beside runs/notebook-OTRO` muestra los dos.
 
 # %%
 config = train.PRESETS["tiny"]
-# config = replace(config, epochs=10)  # un hiperparámetro del entrenamiento
+# config = replace(config, muon_learning_rate=0.01)  # un hiperparámetro del entrenamiento
 # config = replace(config, architecture=replace(config.architecture, filters=32))  # del modelo
 if QUICK:
     small = {"frames": 4, "context": 2, "steps_per_epoch": 2, "epochs": 2, "validation_videos": 2}
@@ -327,7 +329,7 @@ def curves(lines, horizontal, title):
     axis.set(xlabel=horizontal, ylabel="MSE (suma sobre los píxeles)", title=title, ylim=(0, None))
     axis.locator_params("x", integer=True)
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     plt.show()
 
 
@@ -489,8 +491,8 @@ strip(*rows)
 # el dígito: como los pesos de la capa son los mismos en todas partes, responde igual esté donde
 # esté. Nadie le dice a la capa dónde está. Antes del primer fotograma, la memoria $c$ está vacía. A
 # partir de ahí contiene lo que la puerta de entrada dejó pasar y la de olvido conservó. Así es como
-# la capa, que recibe un solo fotograma cada vez, puede saber qué hubo antes. (En este modelo también
-# se lo dice el movimiento medido).
+# la capa, que recibe un solo fotograma cada vez, puede saber qué hubo antes. (En este modelo
+# también se lo dice el movimiento medido).
 #
 # ## 11. Hacia dónde cree el modelo que va todo
 #
@@ -561,11 +563,12 @@ plt.show()
 #
 # Un *sprite* es una imagen pequeña que se mueve entera, sin deformarse, como en los videojuegos.
 # Buena parte del error se debe a dígitos que se cruzan. Donde se superponen, parecen un solo
-# objeto. Pero cada uno se mueve entero, y eso los delata: si se coloca un dígito donde está en otro
-# fotograma, ninguno de sus píxeles es más claro que lo que se ve allí. Por eso `sprites.decompose`
-# empieza con dos copias del primer fotograma. De un fotograma al siguiente, lleva cada copia adonde
-# mejor encaja y le quita todo lo que allí sea más claro que el fotograma, pues esa parte no se ha
-# movido con la copia. Esto se mide, no se aprende (Wang y Adelson, 1994; Jojic y Frey, 2001).
+# objeto. Pero cada uno se mueve entero, y eso los delata: si se lleva un dígito a su lugar en otro
+# fotograma, ninguno de sus píxeles es más claro que los de ese fotograma. Por eso
+# `sprites.decompose` empieza con dos copias del primer fotograma. De un fotograma al siguiente,
+# lleva cada copia adonde mejor encaja y le quita todo lo que allí sea más claro que el fotograma,
+# pues esa parte no se ha movido con la copia. Esto se mide, no se aprende (Wang y Adelson, 1994;
+# Jojic y Frey, 2001).
 
 # %%
 crossing = data.to_float(validation[[45]])[:, :10]  # elegido a mano: se cruzan en el fotograma 5
@@ -620,19 +623,19 @@ plt.show()
 # `benchmarks/floor.py` calcula esa media para vídeos de dos dígitos, suponiendo conocidas con
 # exactitud su forma y sus diez primeras posiciones. Su error es de unos **8.7**: una cota inferior
 # para cualquier modelo. Entre esa cota y el modelo incluido está `benchmarks/tracks.py`, con unos
-# **11.0** («con la ley conocida», más abajo). Es una red pequeña que ha aprendido, con un millón de
-# trayectorias simuladas, cómo se mueven los dígitos en Moving MNIST. Recibe las posiciones medidas
-# de los dos sprites y no ve ni un píxel.
+# **11.0** («con la ley aprendida», más abajo). Es una red pequeña que ha aprendido, con un millón
+# de trayectorias simuladas, cómo se mueven los dígitos en Moving MNIST. Recibe las posiciones
+# medidas de los dos sprites y no ve ni un píxel.
 
 # %%
 records = json.loads(Path("benchmarks/logs/records.json").read_text(encoding="utf-8"))
-scores |= {"con la ley conocida": records["tracks"], "cota inferior": records["floor"]}
+scores |= {"con la ley aprendida": records["tracks"], "cota inferior": records["floor"]}
 for name, score in scores.items():
     print(f"{name:25}{score['mean']['mse']:6.1f}")
 
 # %% [markdown]
 # El error del modelo incluido tiene, pues, cuatro partes. De «incluido» a «con **sprites**»:
-# distinguir dígitos que se cruzan. De ahí a «con la **ley** conocida»: conocer la velocidad y las
+# distinguir dígitos que se cruzan. De ahí a «con la **ley** aprendida»: conocer la velocidad y las
 # paredes con toda la precisión que permiten los fotogramas; el modelo tiene que aprender esa ley a
 # partir de píxeles, y además sus propias predicciones borrosas se convierten en su entrada. De ahí
 # a la **cota inferior**: medir los dígitos y aplicar la ley a la perfección. Y la propia cota: lo
