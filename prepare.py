@@ -233,8 +233,8 @@ def read_source(source, files, options, writer, is_pressed):
                 share = np.prod(options.size) / (height * width)
                 if share < MUCH_OF_A_FRAME:
                     note(
-                        f"the middle {share:.0%} of each frame is kept; all of it by --size {height} "
-                        f"{width}",
+                        f"the middle {share:.0%} of each frame is kept; all of it by --size "
+                        f"{height} {width}",
                         name,
                     )
             if len(frames):
@@ -309,7 +309,7 @@ def draw_sheet(prepared, path):
     clips = np.linspace(0, len(prepared.names) - 1, SHEET_CLIPS).astype(int)
     for clip in sorted(set(clips)):
         first, end = prepared.spans[clip]
-        shown = sorted({first, min(first + 1, end - 1), (first + end) // 2, end - 1})
+        shown = first, min(first + 1, end - 1), (first + end) // 2, end - 1
         frames = [prepared.read(n, n + 1)[0] for n in shown]
         rows.append([(frame[::smaller, ::smaller], pictures.REAL_COLOUR) for frame in frames])
         labels.append(textwrap.fill(cli.visible(prepared.names[clip])[-44:], 11))

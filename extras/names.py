@@ -91,7 +91,7 @@ def natural(path):
 
 
 def _rests_and_keys(stems):
-    """Names that differ in digits (and AM, PM) alone -> for each (what names its clip, what orders it)."""
+    """Names that differ in digits, AM and PM -> for each (what names its clip, what orders it)."""
     found = {}  # a part that varies, by where it stands in the first name: (keys, rests)
     decimals = {tuple(len(n.partition(".")[2]) for n in DECIMAL.findall(stem)) for stem in stems}
     for pattern in (*TIMES, DECIMAL if len(decimals) == 1 else NUMBER):

@@ -285,14 +285,15 @@ def test_the_command_line_says_how_sources_are_read_and_draws_a_sheet(tmp_path, 
     folder = tmp_path / os.fsdecode(b"Espa\xf1a \x1b[2J")
     write_frames(folder, movie(30))
     (folder / "\u202e.mp4").touch()
-    np.save(tmp_path / "a.npy", movie(20))
+    np.save(tmp_path / "a.npy", movie(2))
     out = tmp_path / "out"
-    status, output, _ = script(prepare, folder, tmp_path / "a.npy", out, "--range", 0, 255)
+    status, output, _ = script(prepare, tmp_path / "a.npy", folder, out, "--range", 0, 255)
     assert status == 0 and output.replace("\n", "").isprintable()
-    assert "1 clip of 30 frames, 32 x 48 pixels" in output and "axes T=20 H=32 W=48" in output
+    assert "1 clip of 30 frames, 32 x 48 pixels" in output and "axes T=2 H=32 W=48" in output
     assert r"a \x1b[2J/\u202e.mp4 is empty" in output
-    assert Image.open(tmp_path / "out.png").size[1] > 2 * 2 * 32
-    assert lengths(Prepared(out)) == [30, 20]
+    width, height = Image.open(tmp_path / "out.png").size
+    assert width > 4 * 2 * 48 and height > 2 * 2 * 32  # four frames of each clip, twice as large
+    assert lengths(Prepared(out)) == [2, 30]
     assert Prepared(out).options.keys() == vars(prepare.Options()).keys()
 
 
