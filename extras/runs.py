@@ -348,7 +348,8 @@ class Run:
                 if self.initial is not None:
                     with atomic_write(self.folder / INIT) as path:
                         self.initial.save(path)
-                save_checkpoint(model, 0, self.folder / CHECKPOINT)
+                with devices.alone():  # saving waits for no other process
+                    save_checkpoint(model, 0, self.folder / CHECKPOINT)
                 write_json(self.folder / "environment.json", [self.environment])
                 write_config(self.folder, self.config)  # now it is a run
             return
