@@ -175,6 +175,15 @@ def two_processes():
         process.communicate()
 
 
+@on_four_devices
+def test_two_processes_train_the_same(tmp_path, two_processes):
+    processes = two_processes("--preset", "tiny", *options(SHORT), "--run", tmp_path / "run")
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    train.train(SHORT, tmp_path / "whole")
+    assert_same_log(tmp_path / "run", tmp_path / "whole")
+
+
 def assert_ends_and_says_why(process):
     """JAX says it, with a page of its own, or the exchange of gradients fails and we do."""
     errors = process.communicate(timeout=120)[1]
