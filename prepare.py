@@ -214,7 +214,7 @@ def read_source(source, files, options, writer, is_pressed):
     found = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
     for name, paths, blocks in found:
         before = states(paths)
-        if len(paths) > 1:
+        if len(paths) > 1 and len(writer.names) == first_clip:  # said of the first, not of hundreds
             note(f"in order from {paths[0].name} to {paths[-1].name}", name)
         keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
         stride = options.stride or 1

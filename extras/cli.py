@@ -113,7 +113,8 @@ def stop_politely():
     """Within, a first Ctrl-C interrupts nothing: the function that is yielded tells of it.
 
     Otherwise Python raises KeyboardInterrupt wherever it is, and libraries that have it
-    raised in their callbacks lose it or make another error of it. A second Ctrl-C does that.
+    raised in their callbacks lose it or make another error of it. A second Ctrl-C does that, and
+    ends the process if no KeyboardInterrupt is raised within PATIENCE.
     """
     asked, ended = threading.Event(), threading.Event()
 
@@ -121,8 +122,8 @@ def stop_politely():
         asked.set()
         signal.signal(number, signal.default_int_handler)
 
-    def is_pressed():
-        """Wait for a signal that stops; False: the end has come first."""
+    def wait_for_press():
+        """Whether a signal that stops came before the end."""
         while number := os.read(reading, 1):
             if number[0] in STOPPING:
                 return True
@@ -131,9 +132,9 @@ def stop_politely():
     def answer():
         # At once, by a thread of its own: Python calls `note` only when the step, which may take
         # half a minute, has returned to it.
-        if is_pressed():
+        if wait_for_press():
             os.write(2, b"\nstopping after this step; once more to stop at once\n")
-        if is_pressed() and not ended.wait(PATIENCE):
+        if wait_for_press() and not ended.wait(PATIENCE):
             os._exit(130)  # the step does not return
 
     if threading.current_thread() is not threading.main_thread():  # it gets no signals

@@ -345,10 +345,10 @@ class Run:
                     leftover.unlink()
         if not self.resume:
             if devices.process == 0:
-                if self.initial is not None:
-                    with atomic_write(self.folder / INIT) as path:
-                        self.initial.save(path)
                 with devices.alone():  # saving waits for no other process
+                    if self.initial is not None:
+                        with atomic_write(self.folder / INIT) as path:
+                            self.initial.save(path)
                     save_checkpoint(model, 0, self.folder / CHECKPOINT)
                 write_json(self.folder / "environment.json", [self.environment])
                 write_config(self.folder, self.config)  # now it is a run

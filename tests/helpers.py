@@ -1,7 +1,6 @@
 """What several test files share: small configs, their command lines, and what a run has left."""
 
 import contextlib
-import csv
 import dataclasses
 import math
 
@@ -116,13 +115,8 @@ def files_in(folder):
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
-def log_of(folder):
-    with open(folder / "log.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def log_without_times(folder):
-    return [{name: row[name] for name in row if name != "seconds"} for row in log_of(folder)]
+    return [{name: row[name] for name in row if name != "seconds"} for row in runs.read_log(folder)]
 
 
 def assert_same_weights(one, other):

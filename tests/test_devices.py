@@ -22,7 +22,6 @@ from helpers import (
     SMALL,
     before_step,
     checkpoint_variables,
-    log_of,
     log_without_times,
     options,
     replace,
@@ -207,7 +206,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(tmp_path, two_proce
     processes[victim].kill()
     assert_ends_and_says_why(processes[1 - victim])
 
-    config = dataclasses.replace(config, epochs=len(log_of(folder)) + 2)
+    config = dataclasses.replace(config, epochs=len(runs.read_log(folder)) + 2)
     processes = two_processes("--resume", folder, "--epochs", config.epochs)
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs

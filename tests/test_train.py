@@ -20,7 +20,6 @@ from helpers import (
     files_in,
     interrupt,
     load_checkpoint,
-    log_of,
     options,
     prepare,
     replace,
@@ -51,7 +50,7 @@ def test_a_stopped_run_goes_on_and_may_end_later(script, refused, quick_run, tmp
     with before_step(7, lambda: signal.raise_signal(signal.SIGTERM)):
         line = ["--preset", "tiny", *options(shorter), "--run", parts]
         status, _, errors = script(train, *line)
-    assert status == 130 and f"--resume {parts}" in errors and len(log_of(parts)) == 3
+    assert status == 130 and f"--resume {parts}" in errors and len(runs.read_log(parts)) == 3
     shutil.copytree(parts, late)
     assert script(train, "--resume", parts, "--epochs", QUICK.epochs)[0] == 0
     assert train.read_config(parts) == QUICK
@@ -133,7 +132,7 @@ def test_an_optimizer_of_keras_works(script, refused, quick_run, tmp_path, monke
     run = tmp_path / "run"
     train.train(dataclasses.replace(QUICK, epochs=1), run)
     assert script(train, "--resume", run, "--epochs", 2)[0] == 0
-    assert [row["learning_rate"] for row in log_of(run)] == ["0.0001", "0.0001"]
+    assert [row["learning_rate"] for row in runs.read_log(run)] == ["0.0001", "0.0001"]
     assert_same_weights(load_checkpoint(run), run / "last.keras")  # without an average
     # Not in a run of the other one: Keras would begin with a new one, and say so in a warning.
     other = shutil.copytree(quick_run, tmp_path / "other")
@@ -158,7 +157,7 @@ def test_a_run_is_validated_on_clips_that_it_does_not_train_on(run_on_clips):
     videos = data.to_float(CLIPS[[1, 11]].reshape(4, 4, 24, 32, 3))[[0, 1, 3]]  # from all over them
     predictions = models.rollout(runs.load_model(run_on_clips), videos[:, :2], 2)
     mse = np.square(predictions - videos[:, 2:]).sum(axis=(2, 3, 4)).mean()
-    best = min(float(row["val_mse"]) for row in log_of(run_on_clips))
+    best = min(float(row["val_mse"]) for row in runs.read_log(run_on_clips))
     assert best == pytest.approx(mse, rel=1e-4)
 
 
