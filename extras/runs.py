@@ -334,8 +334,8 @@ class Run:
         """Begin: write what the run can be resumed from; or load it into a compiled model.
 
         Raises:
-            InputError: nothing can be written to the folder, a file of the run is missing or damaged,
-                or it is too late for other epochs.
+            InputError: nothing can be written to the folder, a file of the run is missing or
+                damaged, more epochs are done than the config has, or it is too late for others.
         """
         if devices.process == 0:
             cli.make_folder(self.folder)
@@ -355,6 +355,12 @@ class Run:
             return
         self.epoch = load_checkpoint(model, self.folder / CHECKPOINT)
         self.rows = read_log(self.folder, self.epoch)
+        if self.epoch > self.config.epochs:
+            raise InputError(
+                f"{self.folder} has done {self.epoch} epochs, and --epochs {self.config.epochs} would "
+                "take some back: leave it out, or repeat the run with as many: "
+                f"--config {self.folder} --epochs {self.config.epochs} --run OTHER"
+            )
         rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
         if self.rows and not np.isclose(rate, float(self.rows[-1]["learning_rate"]), rtol=0.01):
             raise InputError(

@@ -20,6 +20,7 @@ REFUSED = [
     (train, "--resume A-RUN --run RUN", "no other option than --epochs"),
     (train, "--resume A-RUN --batch-size 9", "started with batch_size 2, and now it is 9"),
     (train, "--resume A-RUN --epochs 8", "has done 6 epochs"),
+    (train, "--resume A-RUN --epochs 4", "would take some back"),
     (train, "--context 20", "--frames 20 leaves nothing to predict after --context 20"),
     (train, "--batch-size 200000", "lower one of them"),
     (train, "--preset keras-example --remat", "not for keras-example"),
