@@ -69,7 +69,7 @@ LOSSES = {
 
 MODELS = {"forecaster": models.Forecaster, "keras-example": models.KerasExample}
 
-LARGEST_BATCH = 2**28  # of a batch at most; as float32 they take 1 GB
+LARGEST_BATCH = 2**28  # pixels of a batch; as float32 they take 1 GB, and in colour three
 
 Count = Annotated[int, pydantic.Field(ge=1, le=10**6)]
 
@@ -144,11 +144,6 @@ class Config:
         if self.frames <= self.context:
             raise InputError(
                 f"--frames {self.frames} leaves nothing to predict after --context {self.context}"
-            )
-        if self.batch_size * self.frames * self.size**2 > LARGEST_BATCH:
-            raise InputError(
-                f"--batch-size {self.batch_size} with --frames {self.frames} makes more than "
-                f"{LARGEST_BATCH:,} pixels: lower one of them"
             )
         if self.model == "keras-example" and self.remat:
             raise InputError(
@@ -414,7 +409,12 @@ def train(config, folder, resume=False, log=None):
     config.check()
     trackers.check_installed(log)
     training, validation, digest = open_sets(config)
-    channels = validation[[0]].shape[-1]  # of (1, frames, height, width, channels)
+    _, frames, height, width, channels = validation[[0]].shape
+    if config.batch_size * frames * height * width > LARGEST_BATCH:
+        raise InputError(
+            f"--batch-size {config.batch_size} with --frames {frames} of {height} x {width} makes "
+            f"more than {LARGEST_BATCH:,} pixels: lower one of them"
+        )
     architecture = dataclasses.replace(config.architecture, channels=channels)
     config = dataclasses.replace(config, architecture=architecture)
     with runs.Run(folder, config, resume, digest) as run:

@@ -171,6 +171,15 @@ def test_a_run_on_clips_is_refused_others(refused, run_on_clips, tmp_path):
     assert "frames have 1 channels; this model is for 3" in line and not (tmp_path / "run").exists()
 
 
+def test_a_batch_is_measured_by_the_frames_that_it_holds(
+    refused, run_on_clips, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "LARGEST_BATCH", 1)
+    line = refused(train, "--config", run_on_clips, "--run", tmp_path / "run")
+    assert "--frames 4 of 24 x 32 makes more than 1 pixels" in line
+    assert not (tmp_path / "run").exists()
+
+
 # What fit is given ------------------------------------------------------------------------
 
 
