@@ -344,7 +344,8 @@ def rollout_error(forecast, videos, context):
     Returns:
         error: squared error of each predicted frame, summed over pixels, averaged over videos:
             (frames - context,).
-        samples: context, truth and prediction of the first three videos.
+        samples: context, truth and prediction of the first three videos, or of fewer if the first
+            batch has no more.
     """
     errors, samples = [], []
     for batch in videos:
@@ -372,8 +373,9 @@ class Validation(keras.callbacks.Callback):
         super().__init__()
         count = min(config.validation_videos, len(videos))
         indices = np.linspace(0, len(videos) - 1, count).astype(int)
+        horizon = config.frames - config.context
         self.error = lambda forecast: rollout_error(
-            forecast, data.batches(videos, indices), config.context
+            forecast, data.batches(videos, indices, horizon), config.context
         )
         self.averaged = averaged
         self.run = run
