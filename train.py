@@ -401,7 +401,7 @@ def train(config, folder, resume=False, log=None):
     Args:
         config: a `Config`.
         folder: the run folder; new, or with `resume` one that is to go on. Its config may then
-            differ in `epochs` alone.
+            differ in `epochs`, and in `data` where its clips have moved.
         log: "tensorboard" or "wandb" reports the run there, too.
 
     Raises:
@@ -470,8 +470,8 @@ class Start:
     run: Path | None = None
     """The new run's folder; runs/PRESET if it is left out."""
     resume: Path | None = None
-    """Go on with the run in this folder, as it is, with no other option than --epochs, --log,
-    --devices or, where its clips have moved, --data."""
+    """Go on with the run in this folder, as it is, with no other option than --epochs, --log, those
+    of several devices or, where its clips have moved, --data."""
     config: Path | None = None
     """A run's folder or config.json to take all defaults from: it repeats the run."""
     log: Literal[tuple(trackers.TRACKERS)] | None = None
@@ -501,7 +501,7 @@ def main():
     if start.resume and start != Start(resume=start.resume, log=start.log):
         raise InputError(
             f"--resume {start.resume} goes on with that run as it is: give no other option than "
-            "--epochs, --log, --devices or --data"
+            "--epochs, --log, --data or those of several devices"
         )
     if start.config and start.preset != Start.preset:
         raise InputError(

@@ -238,7 +238,8 @@ class Run:
 
     Args:
         folder: new, or with `resume` the folder of a run.
-        config: a `train.Config`; with `resume` it may differ from the run's in `epochs` alone.
+        config: a `train.Config`; with `resume` it may differ from the run's in `epochs`, and in
+            `data` where its clips have moved.
         resume: go on with the run that is there.
         digest: tells its clips from others; None: Moving MNIST.
 
@@ -285,7 +286,7 @@ class Run:
             if theirs != ours and field.name not in ("epochs", "data"):  # clips may have moved
                 raise InputError(
                     f"{self.folder} was started with {field.name} {theirs}, and now it is {ours}: "
-                    "only epochs may change"
+                    "only --epochs may change, and --data where its clips have moved"
                 )
         *_, last = [{}, *read_json(self.folder / "environment.json", list)]
         if last.get("clips") != self.environment.get("clips"):
