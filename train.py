@@ -5,7 +5,7 @@
     python train.py                                    an hour on two CPU cores
     KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
     python train.py --filters 96 --run runs/mine       any hyperparameter is an option
-    python train.py --data clips --run runs/clips      your own clips, from prepare.py
+    python train.py --data clips.prepared --run runs/clips     your own clips, from prepare.py
     python train.py --resume runs/mine                 go on after an interruption
     python train.py --config runs/mine --run runs/again     repeat a run
 
