@@ -186,10 +186,8 @@ class Config:
         if unused:
             names = ", ".join(map(cli.option, unused))
             yield f"WARNING: {names}: not used by --model {self.model}"
-        radius, distance = (
-            self.architecture.motion_radius,
-            data.STEP * (self.size - data.DIGIT_SIZE),
-        )
+        radius = self.architecture.motion_radius
+        distance = data.STEP * (self.size - data.DIGIT_SIZE)
         measures = self.model == "forecaster" and radius > 0
         if measures and self.data == data.MOVING_MNIST and distance > radius:
             yield (

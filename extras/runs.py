@@ -322,7 +322,7 @@ class Run:
         self.initial.check_channels(model.architecture.channels)
         theirs, ours = self.initial.weights, model.weights
         if [tuple(w.shape) for w in theirs] != [tuple(w.shape) for w in ours]:
-            size = {**dataclasses.asdict(self.initial.architecture)}
+            size = dataclasses.asdict(self.initial.architecture)
             mine = dataclasses.asdict(model.architecture)
             other = [f"{name} {value}" for name, value in size.items() if value != mine[name]]
             raise InputError(
