@@ -269,7 +269,7 @@ def build_model(config):
 
 
 def compile_model(model, config):
-    """Give a model its loss and its optimizer; freeze layers before."""
+    """Give a model its loss and its optimizer. Layers to be frozen must be frozen before."""
     loss = LOSSES[config.loss]
     # The same as a metric, since the forecaster adds its motion's loss to the loss.
     frames_loss = keras.metrics.MeanMetricWrapper(loss, name="frames_loss")

@@ -40,7 +40,8 @@ from method.loop import NextFrameModel
 SHIPPED = data.ASSETS / "forecaster.keras"
 CHECKPOINT, INIT = "checkpoint.keras", "init.keras"
 EPOCHS = "epochs.txt"  # within the checkpoint
-# What nobody has yet who starts a run. The other files are written before it is one.
+# One of these shows that a folder holds a run. The others are no sign of one: a start that failed
+# may have left them.
 OF_A_RUN = ("config.json", "best.keras", "last.keras", "log.csv", "curve.png", "samples")
 COLUMNS = (
     "epoch", "videos", "loss", "frames_loss", "val_mse", "val_mse_first_frame", "val_mse_last_frame",

@@ -26,7 +26,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
 
 class WeightsAndBiases(keras.callbacks.Callback):
-    """Does for Weights & Biases what that does; wandb's own callback fails on JAX."""
+    """The same values and pictures for Weights & Biases; wandb's own callback fails on JAX."""
 
     def __init__(self, folder, config):
         super().__init__()

@@ -66,7 +66,8 @@ def block_matching(frame, previous_frame, radius):
     image coding"; Dosovitskiy et al. 2015, "FlowNet", section 3, begins with the like.)
 
     Args:
-        frame, previous_frame: (batch, height, width, channels), divisible by 4; channels are averaged.
+        frame, previous_frame: (batch, height, width, channels), height and width being multiples
+            of 4; channels are averaged.
         radius: R, the farthest displacement along each axis, in pixels.
 
     Returns:
