@@ -426,9 +426,9 @@ def train(config, folder, resume=False, log=None):
         compile_model(model, config)
         run.restore(model)
         cli.say(
-            f"{config.model}, {model.count_params():,} parameters, {config.architecture.precision}; "
-            f"epochs: {config.epochs}, batches in each: {config.steps_per_epoch}, videos in a batch: "
-            f"{config.batch_size}; into {folder}",
+            f"{config.model}, {model.count_params():,} parameters, {architecture.precision}; "
+            f"epochs: {config.epochs}, batches in each: {config.steps_per_epoch}, "
+            f"videos in a batch: {config.batch_size}; into {folder}",
             *config.remarks(),
         )
         if architecture.precision == "float32" and devices.computes_bfloat16() and not resume:

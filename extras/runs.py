@@ -44,8 +44,8 @@ EPOCHS = "epochs.txt"  # within the checkpoint
 # may have left them.
 OF_A_RUN = ("config.json", "best.keras", "last.keras", "log.csv", "curve.png", "samples")
 COLUMNS = (
-    "epoch", "videos", "loss", "frames_loss", "val_mse", "val_mse_first_frame", "val_mse_last_frame",
-    "learning_rate", "seconds",
+    "epoch", "videos", "loss", "frames_loss", "val_mse", "val_mse_first_frame",
+    "val_mse_last_frame", "learning_rate", "seconds",
 )  # fmt: skip
 TIMED_STEPS = 10  # from which the time of a run is estimated
 
@@ -271,8 +271,8 @@ class Run:
             made = [name for name in OF_A_RUN if (self.folder / name).exists()]
             if made and devices.process == 0:
                 raise InputError(
-                    f"{folder} holds a run already ({made[0]}): go on with it by --resume {folder}, "
-                    "delete it, or choose another folder by --run"
+                    f"{folder} holds a run already ({made[0]}): go on with it by "
+                    f"--resume {folder}, delete it, or choose another folder by --run"
                 )
             for name in (CHECKPOINT, INIT, "environment.json"):
                 cli.refuse_input(self.folder / name, config.data, config.init)
@@ -280,7 +280,7 @@ class Run:
                 self.initial = load_model(config.init)
 
     def check_resume(self):
-        """Raise an InputError unless the folder's run can go on with this config and these clips."""
+        """Raise an InputError unless the folder's run can go on with this config and clips."""
         planned = read_config(self.folder, type(self.config))
         for field in dataclasses.fields(planned):
             theirs, ours = getattr(planned, field.name), getattr(self.config, field.name)
@@ -359,11 +359,11 @@ class Run:
         self.rows = read_log(self.folder, self.epoch)
         if self.epoch > self.config.epochs:
             raise InputError(
-                f"{self.folder} has done {self.epoch} epochs, and --epochs {self.config.epochs} would "
-                "take some back: leave it out, or repeat the run with as many: "
+                f"{self.folder} has done {self.epoch} epochs, and --epochs {self.config.epochs} "
+                "would take some back: leave it out, or repeat the run with as many: "
                 f"--config {self.folder} --epochs {self.config.epochs} --run OTHER"
             )
-        rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
+        rate = learning_rate(model)
         if self.rows and not np.isclose(rate, float(self.rows[-1]["learning_rate"]), rtol=0.01):
             raise InputError(
                 f"{self.folder} has done {self.epoch} epochs: with --epochs {self.config.epochs} "
@@ -411,7 +411,7 @@ class Run:
                 "val_mse_first_frame": f"{error[0]:.6g}",
                 "val_mse_last_frame": f"{error[-1]:.6g}",
                 # The optimizer's after the epoch's last step
-                "learning_rate": f"{float(ops.convert_to_numpy(model.optimizer.learning_rate)):.6g}",
+                "learning_rate": f"{learning_rate(model):.6g}",
                 "seconds": f"{time.monotonic() - self.started:.1f}",
             }
         )
@@ -515,6 +515,11 @@ def load_checkpoint(model, path):
     except Exception as error:  # what a damaged file raises depends on the damage
         first_line = str(error).strip().split("\n")[0]
         raise InputError(f"{path} cannot be loaded: {first_line}") from None
+
+
+def learning_rate(model):
+    """Of a compiled model's next step, a float."""
+    return float(ops.convert_to_numpy(model.optimizer.learning_rate))
 
 
 def draw_curve(rows, copy_last_mse):

@@ -58,7 +58,7 @@ os.environ["MPLBACKEND"] = "agg"
 
 @contextlib.contextmanager
 def quiet():
-    """Hold back what libraries write to the error output; show it if they fail, or kill the process.
+    """Hold back what libraries write to the error output; show it if they fail or kill the process.
 
     TensorFlow ignores the log level while it loads.
     """

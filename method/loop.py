@@ -88,7 +88,7 @@ class NextFrameModel(keras.Model):
         self.check_weights(config)
 
     def check_weights(self, config):
-        """Raise a ValueError unless a file, whose build config is given, has this model's weights."""
+        """Raise a ValueError unless a file, of this build config, has as many weights."""
         if len(self.weights) != config["weights"]:  # Keras would leave the others out
             raise ValueError(
                 f"the file has {config['weights']} weights, and the code's {type(self).__name__} "

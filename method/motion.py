@@ -109,8 +109,9 @@ def window_mean(values):
 
 
 def contrast(frame):
-    """RMS contrast, the standard deviation of each block's pixels: (batch, height / 4, width / 4, 1).
+    """RMS contrast: the standard deviation of each block's pixels.
 
+    (batch, height, width, channels) -> (batch, height / 4, width / 4, 1).
     What has no contrast shows no motion. Bright on dark and dark on bright have the same.
     """
     frame = ops.stop_gradient(frame)
