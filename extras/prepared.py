@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import shlex
 
 import numpy as np
 
@@ -217,7 +218,8 @@ class Prepared:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file")
         if not is_prepared(path):
-            raise InputError(f"{path} is no prepared file: python prepare.py {path} OUT makes one")
+            prepare = shlex.join(["python", "prepare.py", str(path), "OUT"])
+            raise InputError(f"{path} is no prepared file: {prepare} makes one")
         self._open()
 
     def _open(self):

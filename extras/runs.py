@@ -72,7 +72,7 @@ def load_model(path):
         if not path.exists():
             raise InputError(
                 f"{folder} has no best.keras: a run has one after its first epoch (go on with it: "
-                f"python train.py --resume {folder})"
+                f"python train.py --resume {quote(folder)})"
             )
     if not path.is_file():  # a pipe would be waited for
         raise InputError(f"{path}: no such model: name the folder of a run, or a .keras file")
@@ -174,6 +174,11 @@ def write_config(folder, config):
     write_json(folder / "config.json", fields)
 
 
+def quote(path):
+    """A path as it can be typed in a terminal, with spaces in it, too."""
+    return shlex.quote(str(path))
+
+
 def read_log(folder, epochs=None):
     """The rows of log.csv for the epochs that are done; None: for as many as there are.
 
@@ -272,7 +277,7 @@ class Run:
             if made and devices.process == 0:
                 raise InputError(
                     f"{folder} holds a run already ({made[0]}): go on with it by "
-                    f"--resume {folder}, delete it, or choose another folder by --run"
+                    f"--resume {quote(folder)}, delete it, or choose another folder by --run"
                 )
             for name in (CHECKPOINT, INIT, "environment.json"):
                 cli.refuse_input(self.folder / name, config.data, config.init)
@@ -294,7 +299,7 @@ class Run:
             raise InputError(
                 f"{self.config.data} has changed since {self.folder} was started, or is another "
                 "file: restore it, or start another run from its weights: "
-                f"--init {self.folder} --run OTHER"
+                f"--init {quote(self.folder)} --run OTHER"
             )
 
     def __enter__(self):
@@ -306,7 +311,7 @@ class Run:
         self.signals.close()
         if devices.process > 0 or not (self.folder / "config.json").exists():
             return
-        go_on = f"go on with: python train.py --resume {shlex.quote(str(self.folder))}"
+        go_on = f"go on with: python train.py --resume {quote(self.folder)}"
         if isinstance(error, OSError):  # the disk is full, say
             raise Failure(f"{cli.reason(error)}; then {go_on}") from None
         if isinstance(error, KeyboardInterrupt):
@@ -361,19 +366,19 @@ class Run:
             raise InputError(
                 f"{self.folder} has done {self.epoch} epochs, and --epochs {self.config.epochs} "
                 "would take some back: leave it out, or repeat the run with as many: "
-                f"--config {self.folder} --epochs {self.config.epochs} --run OTHER"
+                f"--config {quote(self.folder)} --epochs {self.config.epochs} --run OTHER"
             )
         rate = learning_rate(model)
         if self.rows and not np.isclose(rate, float(self.rows[-1]["learning_rate"]), rtol=0.01):
             raise InputError(
                 f"{self.folder} has done {self.epoch} epochs: with --epochs {self.config.epochs} "
                 "its learning rates should be other ones by now. Start another run from its "
-                f"weights: --config {self.folder} --init {self.folder} --run OTHER"
+                f"weights: --config {quote(self.folder)} --init {quote(self.folder)} --run OTHER"
             )
         if self.epoch == self.config.epochs:
             cli.say(
                 f"All epochs of {self.folder} are done. Start another run from its weights: "
-                f"--config {self.folder} --init {self.folder} --run OTHER"
+                f"--config {quote(self.folder)} --init {quote(self.folder)} --run OTHER"
             )
         if devices.process == 0:
             starts = read_json(self.folder / "environment.json", list)
@@ -483,7 +488,7 @@ class Watch(keras.callbacks.Callback):
         cli.say(
             f"best validation MSE {best['val_mse']} after epoch {best['epoch']}, against "
             f"{self.run.copy_last_mse:.6g} for copying the last frame: {folder / 'best.keras'}",
-            f"look at it: python animate.py {folder}",
+            f"look at it: python animate.py {quote(folder)}",
         )
 
 
