@@ -259,9 +259,8 @@ def read_source(source, files, options, writer, is_pressed):
         lines[MANY_LINES:] = [f"and {len(lines) - MANY_LINES} more lines like these"]
     writer.sources.append({"path": str(source), "lines": lines})
     show_progress(1, writer)
-    if len(lengths) or values.need_range:
-        with contextlib.suppress(BrokenPipeError):  # `| head` loses no result
-            cli.say(f"{source}:", *(f"  {line}" for line in lines))
+    with contextlib.suppress(BrokenPipeError):  # `| head` loses no result
+        cli.say(f"{source}:", *(f"  {line}" for line in lines))
     return values
 
 
