@@ -26,7 +26,7 @@ from extras import arrays, cli, films, finding, pictures
 from extras.blocks import state
 from extras.cli import InputError, atomic_write
 from extras.clips import SMALLEST
-from extras.finding import LEFT_OUT
+from extras.names import LEFT_OUT
 from extras.prepared import Prepared, Writer, is_prepared, is_range
 from extras.values import Values, ask_for_range, covering, fit, is_coloured, to_grey
 

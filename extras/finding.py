@@ -8,11 +8,10 @@ import os
 
 from extras import arrays, films
 from extras.cli import InputError
-from extras.names import natural, order_frames
+from extras.names import LEFT_OUT, natural, order_frames
 from extras.prepared import is_prepared
 
 ENDINGS = (*films.FILMS, *films.PICTURES, *arrays.ARRAYS)
-LEFT_OUT = "left out: "  # how a note on what cannot be read begins
 
 
 def find_files(source):

@@ -9,6 +9,7 @@ import statistics
 from extras.cli import InputError
 
 JUMP = 1.5  # usual steps in time, or of a number; what is longer ends a clip
+LEFT_OUT = "left out: "  # how a note on what is not read begins
 LONG_ENOUGH = 4  # a part that orders frames may give so many times the fewest clips
 
 # Times as they stand in names, the more exact ones first. The groups are named as in `strptime`.
@@ -57,7 +58,8 @@ def order_frames(files, note):
         alike.setdefault(VARYING.sub("0", file.stem), []).append(file)
     for group in alike.values():
         if len(files) > 1 and not NUMBER.search(group[0].stem):
-            note(f"{group[0].name} is left out: a frame needs a number or a time in its name")
+            for file in group:
+                note(f"{LEFT_OUT}{file}: a frame needs a number or a time in its name")
             continue
         by_clip = {}  # constant part of the name -> {number or time: file}
         for file, (rest, key) in zip(group, _rests_and_keys([file.stem for file in group])):
