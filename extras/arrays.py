@@ -94,13 +94,35 @@ def read_arrays(path, note, axes=None, variable=None, select=()):
     Raises:
         InputError: the file cannot be read, or does not say what its axes are.
     """
+    with _opened(path, note, variable) as chosen:
+        for array in chosen:
+            yield from _blocks(array, note, axes, select)
+
+
+def holds_one_frame(path, axes=None, variable=None, select=()):
+    """Whether a file can be read, and holds a single frame; arguments as for `read_arrays`."""
+
+    def note(line):
+        """`read_arrays` will say it."""
+
+    with contextlib.suppress(InputError), _opened(path, note, variable) as chosen:
+        frames = 0
+        for array in chosen:
+            axis = _find_axes(array, _select(array, select), axes, note)
+            frames += math.prod(array.shape[axis[letter]] for letter in "NT" if letter in axis)
+        return frames == 1
+    return False
+
+
+@contextlib.contextmanager
+def _opened(path, note, variable):
+    """Yield the `Variable`s to read. Raises InputError for whatever goes wrong meanwhile."""
     if path.is_file():
         refuse_text(path)
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # libraries warn of much that is read well
         try:
-            for array in _choose(path, _open(path, stack, note), variable):
-                yield from _blocks(array, note, axes, select)
+            yield _choose(path, _open(path, stack, note), variable)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         except ImportError as error:

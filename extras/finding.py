@@ -1,7 +1,6 @@
 """Files and folders -> clips, each with the reader that its files need."""
 
 import collections
-import contextlib
 import functools
 import itertools
 import os
@@ -70,16 +69,14 @@ def clips(files, root, note, size=None, fps=None, **of_arrays):
         clips = []  # (files that follow each other, their reader)
         for file in in_folder:
             ending = file.suffix.lower()
-            if ending in arrays.ARRAYS:
-                frames[read_arrays].append(file)
-            elif ending in films.FILMS:
-                clips.append(([file], read_film))
-            elif films.is_animation(file):
-                clips.append(([file], read_animation))
-            else:
+            if films.has_times(file):
+                clips.append(([file], read_film if ending in films.FILMS else read_animation))
+            elif ending in films.PICTURES:
                 frames[films.read_picture].append(file)
-        if not _holds_one_frame(frames[read_arrays], read_arrays):
-            clips += [([file], read_arrays) for file in frames.pop(read_arrays)]
+            elif arrays.holds_one_frame(file, **of_arrays):
+                frames[read_arrays].append(file)
+            else:
+                clips.append(([file], read_arrays))
         for reader, of_frames in frames.items():
             clips += [(clip, reader) for clip in order_frames(of_frames, note)]
         count = collections.Counter(reader for _, reader in clips)
@@ -89,15 +86,6 @@ def clips(files, root, note, size=None, fps=None, **of_arrays):
             about = functools.partial(note, name=name) if len(clip) == 1 else note
             read = functools.partial(reader, note=about)
             yield name, clip, _one_after_another(clip, read, note)
-
-
-def _holds_one_frame(files, reader):
-    """Whether the first of these files that can be read does."""
-    for file in files:
-        with contextlib.suppress(InputError):
-            blocks = itertools.islice(reader(file, note=lambda line: None), 2)
-            return [len(block.frames) for block in blocks] == [1]
-    return False
 
 
 def _one_after_another(clip, read, note):
