@@ -19,7 +19,7 @@ class Values:
     """What is known of the numbers of a source's frames.
 
     Attributes:
-        least, greatest: numpy scalars, in the data's own numbers.
+        least, greatest: numpy scalars, in the data's own numbers; of those that are finite.
         missing: how many are NaN.
         outside: how many are outside `value_range`.
         need_range: whether they do not tell by themselves what is black and what is white.
@@ -44,25 +44,25 @@ class Values:
             An array of that shape, uint8 in 0..255 if they have 8 bits or are bool, else float32
             in [0, 1].
         """
-        known = frames
-        if frames.dtype.kind == "f" and np.isnan(frames).any():
-            known = frames[~np.isnan(frames)]
-            self.missing += frames.size - known.size
+        finite = frames
+        if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+            finite = frames[np.isfinite(frames)]
+            self.missing += np.count_nonzero(np.isnan(frames))
         self.eight_bits |= frames.dtype == np.uint8
         low, high = value_range or ((0, 255) if frames.dtype == np.uint8 else (0, 1))
-        if known.size:
-            least, greatest = known.min(), known.max()
+        if finite.size:
+            least, greatest = finite.min(), finite.max()
             self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
-            if value_range and (least < low or greatest > high):
-                self.outside += np.count_nonzero((known < low) | (known > high))
+        if value_range:
+            self.outside += np.count_nonzero((frames < low) | (frames > high))  # and no NaN
         if frames.dtype == np.uint8 and (low, high) == (0, 255):
             return frames
         if frames.dtype in (np.uint8, bool):
             levels = (np.arange(256) - low) / (high - low)
             return np.round(255 * np.clip(levels, 0, 1)).astype(np.uint8)[frames.view(np.uint8)]
         if not value_range:
-            within = known.size == 0 or (least >= -ROUNDING and greatest <= 1 + ROUNDING)
-            tells = frames.dtype.kind == "f" and within and known.size == frames.size
+            within = finite.size == 0 or (least >= -ROUNDING and greatest <= 1 + ROUNDING)
+            tells = frames.dtype.kind == "f" and within and finite.size == frames.size
             self.need_range |= not tells
         scaled = frames.astype(np.float64)
         scaled -= low
