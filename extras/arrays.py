@@ -158,7 +158,8 @@ def _choose(path, found, variable):
     else:
         chosen = [a for a in found if variable in (a.name, a.name.rpartition("/")[-1])]
     if not chosen:
-        raise InputError(f"it has no array {variable or 'of frames'}: there is {', '.join(names)}")
+        listed = ", ".join(f"{array.name} {array.shape}".lstrip() for array in found) or "none"
+        raise InputError(f"it has no array {variable or 'of frames'}: there is {listed}")
     if len(chosen) > 1 and not several:
         listed = ", ".join(array.name for array in chosen)
         raise InputError(f"it has {listed}: choose one, as by --variable {chosen[0].name}")
@@ -170,7 +171,7 @@ def _choose(path, found, variable):
 
 def _blocks(array, note, axes, select):
     """Yield the `Block`s of one `Variable`; the other arguments are those of `read_arrays`."""
-    if array.dtype.kind not in "buif" or min(array.shape) < 1:
+    if array.dtype.kind not in "buif" or 0 in array.shape:
         raise InputError(f"it holds {array.dtype} {array.shape}, and frames of numbers are needed")
     members = _select(array, select)
     axis = _find_axes(array, members, axes, note)
