@@ -360,10 +360,15 @@ def _open_npz(path, stack):
             "FOLDER, and give that folder"
         )
     folder = stack.enter_context(tempfile.TemporaryDirectory())
-    return [
-        _open_npy(Path(archive.extract(name, folder)), name.removesuffix(".npy"))
-        for name in archive.namelist()
-    ]
+    found, refusal = [], None
+    for name in archive.namelist():
+        try:
+            found.append(_open_npy(Path(archive.extract(name, folder)), name.removesuffix(".npy")))
+        except InputError as error:  # of Python objects, which may stand beside arrays
+            refusal = error
+    if refusal and not found:
+        raise refusal
+    return found
 
 
 def _open_tiff(path, stack, note):
