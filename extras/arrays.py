@@ -372,7 +372,7 @@ def _open_npz(path, stack):
 
 
 def _open_tiff(path, stack, note):
-    from tifffile import PHOTOMETRIC, TiffFile
+    from tifffile import EXTRASAMPLE, PHOTOMETRIC, TiffFile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is damaged is said once
     # Nothing but this file is read: the formats of some microscopes name others.
@@ -390,8 +390,8 @@ def _open_tiff(path, stack, note):
     in_colours = page.photometric == PHOTOMETRIC.PALETTE
     if in_colours:
         axes, shape, dtype = (*axes, "rgb"), (*shape, 3), np.dtype(np.uint8)
-    alpha = len(page.extrasamples) if axes[-1] == "rgb" and not in_colours else 0
-    shape = (*shape[:-1], shape[-1] - alpha)
+    extra = len(page.extrasamples) if axes[-1] == "rgb" and not in_colours else 0
+    shape = (*shape[:-1], shape[-1] - extra)
 
     def part(index):
         wanted = pages[index[: pages.ndim]]
@@ -401,9 +401,12 @@ def _open_tiff(path, stack, note):
             part = ~part if part.dtype == bool else 2**page.bitspersample - 1 - part
         if in_colours:
             part = (np.moveaxis(page.colormap[:, part], 0, -1) >> 8).astype(np.uint8)
-        if alpha:  # over black
-            opaque = part[..., -1:] / np.float32(np.iinfo(part.dtype).max)
-            part = (part[..., :-alpha] * opaque).astype(part.dtype)
+        if extra:
+            part, last = part[..., :-extra], part[..., -1:]
+            # Associated alpha is over black already, and what is unspecified, as infrared, is none.
+            if page.extrasamples[-1] == EXTRASAMPLE.UNASSALPHA:
+                opaque = last / np.float32(np.iinfo(part.dtype).max)
+                part = (part * opaque).astype(part.dtype)
         return part[(..., *index[pages.ndim :])]
 
     return Variable("", shape, dtype, part, axes)
