@@ -206,6 +206,7 @@ def read_source(source, files, options, writer, is_pressed):
         `Values` of all its frames.
     """
     values, notes, first_clip = Values(), {}, len(writer.names)
+    order = None
 
     def note(line, name=None):
         notes.setdefault(line, dict.fromkeys([name]))[name] = None
@@ -214,8 +215,9 @@ def read_source(source, files, options, writer, is_pressed):
     found = finding.clips(files, source.parent, note, options.size, options.fps, **of_arrays)
     for name, paths, blocks in found:
         before = states(paths)
-        if len(paths) > 1 and len(writer.names) == first_clip:  # said of the first, not of hundreds
-            note(f"in order from {paths[0].name} to {paths[-1].name}", name)
+        if len(paths) > 1 and order is None:  # said of the first, not of hundreds
+            order = f"in order from {paths[0].name} to {paths[-1].name}"
+            note(order, name)
         keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
         stride = options.stride or 1
         part, parts, length = name, 1, 0
