@@ -244,7 +244,7 @@ class Prepared:
             if (
                 not is_range(*self.value_range)
                 or self.shape[-1] not in (1, 3)
-                or len(self.names) != len(self.spans) > 0
+                or not len(self.names) == len(self.spans) > 0
                 or (self.spans != np.stack([bounds[:-1], bounds[1:]], axis=1)).any()
                 or (np.diff(bounds) <= 0).any()
                 or bounds[-1] != len(frames)
