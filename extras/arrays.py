@@ -523,7 +523,9 @@ def _open_zarr(path):
 
 def _zarr_variable(name, array, arrays):
     axes = getattr(array.metadata, "dimension_names", None)
-    axes = tuple(axes or array.attrs.get("_ARRAY_DIMENSIONS", ()))
+    axes = axes or array.attrs.get("_ARRAY_DIMENSIONS", ())
+    # Some may have no name; xarray calls them so.
+    axes = tuple(axis or f"dim_{n}" for n, axis in enumerate(axes)) if any(axes) else ()
     attributes = dict(array.attrs)
     if axes and array.metadata.zarr_format == 2 and array.fill_value is not None:
         attributes["_FillValue"] = array.fill_value  # as xarray writes it
@@ -535,5 +537,5 @@ def _zarr_variable(name, array, arrays):
         return xarray.conventions.decode_cf_variable("", stored, decode_times=False).values
 
     folder = name.removesuffix(name.rpartition("/")[2])
-    beside = {axis: arrays.get(folder + axis) for axis in axes if axis}
+    beside = {axis: arrays.get(folder + axis) for axis in axes}
     return Variable(name, array.shape, array.dtype, read, axes, array.chunks, beside)
