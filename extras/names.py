@@ -111,8 +111,8 @@ def _rests_and_keys(stems):
         return [(stem, 0) for stem in stems]
     clips = {span: len(set(rests)) for span, (_, rests) in found.items()}
     spans = [span for span in found if clips[span] <= LONG_ENOUGH * min(clips.values())]
-    # The last part orders. Of those that rise with it, the first does that gives the fewest clips
-    # (times are found before numbers).
+    # The last part orders, or another that varies with it: the one that gives the fewest clips, and
+    # of several such the first, for times are found before numbers.
     last = found[max(spans, key=lambda span: span[1])][0]
     spans = [span for span in spans if len(set(zip(found[span][0], last))) == len(set(last))]
     keys, rests = found[min(spans, key=clips.get)]
