@@ -16,8 +16,8 @@ ENDINGS = (*films.FILMS, *films.PICTURES, *arrays.ARRAYS)
 def find_files(source):
     """All files of a source that may be read, "clip-9" before "clip-10".
 
-    What is hidden is left out. Links to folders are followed, and no folder is read twice. A folder
-    of Zarr counts as a file.
+    What is hidden is left out, and so is the sheet of a prepared file. Links to folders are
+    followed, and no folder is read twice. A folder of Zarr counts as a file.
 
     Raises:
         InputError: there are none.
@@ -37,6 +37,7 @@ def find_files(source):
 
 def _walk(path, seen):
     is_zarr = path.suffix.lower() == ".zarr"
+    is_sheet = path.suffix == ".png" and is_prepared(path.with_suffix(""))
     if path.is_dir() and not is_zarr:
         real = os.path.realpath(path)
         if real not in seen:
@@ -44,7 +45,7 @@ def _walk(path, seen):
             for inner in sorted(path.iterdir()):
                 if not inner.name.startswith(".") and inner.name != "__MACOSX":
                     yield from _walk(inner, seen)
-    elif path.suffix.lower() in ENDINGS and (path.is_file() or is_zarr):
+    elif path.suffix.lower() in ENDINGS and (path.is_file() or is_zarr) and not is_sheet:
         yield path
 
 
