@@ -70,8 +70,8 @@ def open_clips(path):
 
     Returns:
         A `prepared.Prepared` or an `ArrayFile`: both have `shape` (frames, height, width,
-        channels), `dtype`, `spans` (clips, 2), `names`, `value_range`, `unit`, and `read(start,
-        stop)`.
+        channels), `dtype`, `spans` (clips, 2), `names`, `value_range`, `unit`, `digest`, and
+        `read(start, stop)`.
 
     Raises:
         InputError: it is something else, or damaged.
