@@ -70,7 +70,7 @@ def test_npz_files_hold_a_video_each_or_all_in_videos(tmp_path):
     np.savez(tmp_path / "a.npz", FILM, FILM[:4])
     assert_clips(read(tmp_path / "a.npz")[0], FILM, FILM[:4])
     assert_clips(read(tmp_path / "a.npz", variable="arr_1")[0], FILM[:4])
-    np.savez_compressed(tmp_path / "b.npz", other=FILM, videos=FILM[None, :5])
+    np.savez_compressed(tmp_path / "b.npz", about={}, other=FILM, videos=FILM[None, :5])
     assert_clips(read(tmp_path / "b.npz")[0], FILM[:5])
 
 
@@ -92,6 +92,8 @@ def test_what_cannot_become_frames_is_told_what_to_do(tmp_path, monkeypatch):
     path = tmp_path / "a.npy"
     np.save(path, np.empty(2, object), allow_pickle=True)
     assert "np.savez(path, *clips)" in refusal(path) and "pickle" not in refusal(path)
+    np.save(path, np.zeros(100))
+    assert "no array of frames: there is (100,)" in refusal(path)
     np.save(path, np.zeros((4, 16, 24), complex))
     assert "complex128" in refusal(path)
     np.save(path, FILM)
@@ -119,6 +121,12 @@ def test_tiff_stacks_are_films(tmp_path):
         (np.uint16(levels), levels, {"imagej": True, "metadata": {"axes": "TYX"}}),
         (colour, colour, {"photometric": "rgb"}),
         (np.append(colour, alpha, -1), over_black, {"photometric": "rgb", "extrasamples": [2]}),
+        (
+            np.append(over_black, alpha // 2, -1),
+            over_black,
+            {"photometric": "rgb", "extrasamples": [1]},
+        ),
+        (np.append(colour, alpha // 2, -1), colour, {"photometric": "rgb", "extrasamples": [0]}),
     ]:
         tifffile.imwrite(path, stored, **form)
         clips, _ = read(path)
@@ -207,6 +215,13 @@ def test_hdf5_reads_nothing_of_other_files(tmp_path, kind):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         store_elsewhere(file, "v", FILM.shape, kind)
     assert ("another file" if kind == "link" else "in other files") in refusal(tmp_path / "a.h5")
+
+
+def test_zarr_may_leave_axes_without_a_name(tmp_path):
+    for names in (["time", None, None], [None, None, None]):
+        options = {"chunks": FILM.shape, "dimension_names": names, "overwrite": True}
+        zarr.create_array(tmp_path / "a.zarr", data=FILM, **options)
+        assert_clips(read(tmp_path / "a.zarr")[0], FILM)
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

@@ -121,16 +121,16 @@ def test_folders_in_folders_are_clips_and_what_is_hidden_is_none(tmp_path):
     assert lengths(opened) == [6, 8, 5]
 
 
-def test_arrays_of_one_frame_each_are_the_frames_of_a_clip(tmp_path):
+def test_arrays_of_one_frame_each_are_the_frames_of_a_clip_and_others_are_clips(tmp_path):
     (tmp_path / "in").mkdir()
     for n, frame in enumerate(movie(12)):
         np.save(tmp_path / f"in/rain_{n}.npy", frame)
     (tmp_path / "in/bad.npy").write_bytes(b"no array")
     assert_frames(prepared(tmp_path, tmp_path / "in"), movie(12))
-    for n in range(3):
-        np.save(tmp_path / f"in/rain_{n}.npy", movie(5, step=n))
+    for name in ("test", "train"):
+        np.save(tmp_path / f"in/{name}.npy", movie(5))
     (tmp_path / "in/rain_3.npy").unlink()
-    assert lengths(prepared(tmp_path, tmp_path / "in"))[:3] == [5, 5, 5]
+    assert lengths(prepared(tmp_path, tmp_path / "in")) == [5, 5, 3, 8]
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path, capsys):
@@ -142,6 +142,11 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(tmp_path, capsys):
     lines = capsys.readouterr().out
     assert "009.png is a web page" in lines and "cut.npy" in lines
     assert "cut.npy" in refusal(prepared, tmp_path, tmp_path / "in/cut.npy")
+    write_frames(tmp_path / "words", movie(1), "first.png")
+    write_frames(tmp_path / "words", movie(1), "second.png")
+    assert "second.png: a frame needs a number" in refusal(prepared, tmp_path, tmp_path / "words")
+    prepared(tmp_path, tmp_path / "in/008.png", tmp_path / "in/cut.npy")
+    assert "cut.npy:" in capsys.readouterr().out
 
 
 def test_an_animation_that_is_cut_is_read_as_far_as_it_goes(tmp_path, capsys):
@@ -210,12 +215,14 @@ def test_what_is_black_and_white_is_asked_for_with_a_line_that_can_be_typed(tmp_
 
 def test_values_outside_and_missing_ones_are_counted(tmp_path, capsys):
     array = movie() / 255
-    array[0, 0, :4], array[0, 1, :3] = np.nan, 9
+    array[0, 0, :4], array[0, 1, :3], array[0, 2, :2] = np.nan, 9, -np.inf
     np.save(tmp_path / "a.npy", array)
+    assert "as in --range 0 9 (" in refusal(prepared, tmp_path, tmp_path / "a.npy")
     frames = prepared(tmp_path, tmp_path / "a.npy", value_range=(0, 1)).read(0, 1)
     assert (frames[0, 0, :4] == 0).all() and (frames[0, 1, :3] == 1).all()
+    assert (frames[0, 2, :2] == 0).all()
     lines = capsys.readouterr().out
-    assert "4 values are missing" in lines and "3 values are outside" in lines
+    assert "4 values are missing" in lines and "5 values are outside" in lines
 
 
 def test_eight_bits_stay_eight_bits_and_weak_ones_are_warned_of(tmp_path, capsys):
@@ -240,6 +247,14 @@ def test_like_reads_other_files_in_the_same_way(tmp_path):
     assert other.shape[1:] == opened.shape[1:] == (16, 16, 1)
     assert (other.value_range, other.unit) == ((0, 255), "dBZ")
     assert prepared(tmp_path, tmp_path / "in", like=tmp_path / "first", size=(20,)).shape[1] == 20
+
+
+def test_the_sheet_of_a_prepared_file_is_no_source(tmp_path):
+    folder = write_frames(tmp_path / "in", movie())
+    prepare.prepare([folder / "000.png"], tmp_path / "007")
+    for name in ("007", "007.png"):
+        os.rename(tmp_path / name, folder / name)
+    assert lengths(prepared(tmp_path, folder)) == [6]
 
 
 # What is written
