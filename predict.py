@@ -167,12 +167,6 @@ def open_videos(request, config):
     is_drawn = request.data in data.EVALUATION_STREAMS and config.data == data.MOVING_MNIST
     if request.from_end and (is_drawn or request.data == "official"):
         raise InputError("--from-end is for your own clips: give them by --data")
-    if request.data == "official":
-        official = clips.ArrayFile(data.download_official(), frames_first=True)
-        return clips.Windows(official, official.spans, min(frames, data.FRAMES), data.FRAMES), (
-            0,
-            1,
-        )
     if is_drawn:
         options = config.digits_per_video, frames, config.size  # as in training
         return data.EvaluationVideos(request.data, *options), (0, 1)
@@ -181,12 +175,13 @@ def open_videos(request, config):
             f"{request.model} was trained on {config.data}, which has no test set: "
             "try --data validation, or other clips"
         )
-    if request.data == "validation":
-        opened = clips.open_clips(config.data)
-        _, spans = clips.split_clips(opened.spans, config.frames)
+    if request.data == "official":
+        opened = clips.ArrayFile(data.download_official(), frames_first=True)
     else:
-        opened = clips.open_clips(request.data)
-        spans = opened.spans
+        opened = clips.open_clips(config.data if request.data == "validation" else request.data)
+    spans = opened.spans
+    if request.data == "validation":
+        _, spans = clips.split_clips(spans, config.frames)
     if min(opened.shape[1:3]) < clips.SMALLEST:
         raise InputError(
             f"{opened.path} has frames of less than {clips.SMALLEST} x {clips.SMALLEST} pixels"
@@ -202,7 +197,8 @@ def open_videos(request, config):
         frames = request.context
         ends = spans[lengths >= frames, 1]
         spans = np.stack([ends - frames, ends], axis=1)  # (clips, 2)
-    return clips.Windows(opened, spans, frames, step=frames), opened.value_range
+    step = data.FRAMES if request.data == "official" else frames  # one window of each video
+    return clips.Windows(opened, spans, frames, step), opened.value_range
 
 
 def choose_indices(available, count=None, seed=None, usual_count=100):

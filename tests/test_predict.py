@@ -116,7 +116,7 @@ def test_a_smaller_count_takes_the_first_of_a_larger_one():
     assert chosen != predict.choose_indices(100, 10, seed=2).tolist()
 
 
-def test_the_official_file_is_scored_to_its_end(script, quick_run, tmp_path, monkeypatch):
+def test_the_official_file_is_scored_to_its_end(script, refused, quick_run, tmp_path, monkeypatch):
     videos = data.EvaluationVideos("test", frames=20, size=32)[np.arange(103)]
     np.save(tmp_path / "official.npy", np.swapaxes(videos[..., 0], 0, 1))  # frames first
     monkeypatch.setattr(data, "download_official", lambda: tmp_path / "official.npy")
@@ -127,6 +127,7 @@ def test_the_official_file_is_scored_to_its_end(script, quick_run, tmp_path, mon
     np.testing.assert_array_equal(arrays["truth"], videos[:, 10:11])
     whole = predict.score(arrays["truth"], arrays["prediction"])  # all at once
     assert scores["count"] == 103 and scores["mean"] == pytest.approx(whole["mean"])
+    assert "of 20 frames are shorter than" in refused(predict, *arguments, "--context", 25)
 
 
 def test_sprites_are_forecast_apart_and_scores_are_added(script, refused, quick_run, tmp_path):
