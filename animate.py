@@ -130,22 +130,24 @@ def animate(request, models, config, format="gif", with_page=False):
         Paths of the animations.
     """
     request, videos, _, indices = predict.open_request(request, config, usual_count=4)
-    context, truth = np.split(videos[indices], [request.context], axis=1)
-    predictions = {}
-    for path, model in models.items():
-        parts = predict.forecast(model, videos, indices, request)
-        # (videos, horizon, height, width, channels)
-        predictions[model_name(path)] = np.concatenate([prediction for *_, prediction in parts])
     sprites = f"-sprites-{request.sprites}" if request.sprites else ""
     place = "-from-end" if request.from_end else ""
-    name = f"{'-and-'.join(predictions)}{sprites}-{short_name(request.data)}{place}"
-    if len(models) == 1:
-        predictions = {"predicted": predictions.popitem()[1]}
+    names = "-and-".join(map(model_name, models))
+    name = f"{names}{sprites}-{short_name(request.data)}{place}"
     write = {"gif": write_gif, "mp4": write_mp4}[format]
     outputs = [request.out / f"{name}-{index:04d}.{format}" for index in indices]
     strip, html = request.out / f"{name}-film-strip.png", request.out / "index.html"
     for path in (*outputs, strip, *[html] * with_page):
         cli.refuse_input(path, request.data, *models)
+    context, truth = np.split(videos[indices], [request.context], axis=1)
+    for model in models.values():
+        model.check_channels(context.shape[-1])
+    cli.make_folder(request.out)  # last, so that what is refused leaves none
+    predictions = {}  # name -> (videos, horizon, height, width, channels)
+    for path, model in models.items():
+        parts = predict.forecast(model, videos, indices, request)
+        label = model_name(path) if len(models) > 1 else "predicted"
+        predictions[label] = np.concatenate([prediction for *_, prediction in parts])
     stills = []
     for n, path in enumerate(outputs):
         of_video = {label: prediction[n] for label, prediction in predictions.items()}
@@ -188,7 +190,6 @@ def main():
         raise InputError("--page shows GIFs of one model: leave --format mp4 and --beside out")
     if len(set(map(model_name, paths))) < len(paths):
         raise InputError("--beside: name other models, in folders of other names")
-    cli.make_folder(request.out)
     models = {path: runs.load_model(path) for path in paths}
     config = predict.config_of(request.model)
     animate(request, models, config, arguments.format, arguments.page)

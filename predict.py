@@ -331,6 +331,8 @@ def forecast_and_score(request, model, config):
     count, context, horizon = len(indices), request.context, request.horizon
     path = request.out / "predictions.npz"
     cli.refuse_input(path, request.data, request.model)
+    model.check_channels(size[-1])
+    cli.make_folder(request.out)  # last, so that what is refused leaves none
     cli.write_npz(
         path,
         {
@@ -381,7 +383,6 @@ def config_of(path):
 
 def main():
     request = tyro.cli(Request, description=__doc__.split("\n\n")[0])
-    cli.make_folder(request.out)
     forecast_and_score(request, runs.load_model(request.model), config_of(request.model))
 
 

@@ -178,7 +178,9 @@ def test_clips_are_forecast_at_their_own_size(script, refused, run_on_clips, tmp
     assert "clips of 8 frames are shorter than --context 9" in line
     assert "no test set" in refused(predict, *arguments, "test")
     np.save(tmp_path / "grey.npy", CLIPS[..., 0])
-    assert "1 channels; this model is for 3" in refused(predict, *arguments, tmp_path / "grey.npy")
+    for module in (predict, animate):
+        line = refused(module, *arguments, tmp_path / "grey.npy", "--out", tmp_path / "new")
+        assert "1 channels; this model is for 3" in line and not (tmp_path / "new").exists()
 
 
 # What cannot be forecast
