@@ -138,7 +138,7 @@ def animate(request, models, config, format="gif", with_page=False):
     outputs = [request.out / f"{name}-{index:04d}.{format}" for index in indices]
     strip, html = request.out / f"{name}-film-strip.png", request.out / "index.html"
     for path in (*outputs, strip, *[html] * with_page):
-        cli.refuse_input(path, request.data, *models)
+        cli.refuse_input(path, request.data, config.data, *models)
     context, truth = np.split(videos[indices], [request.context], axis=1)
     for model in models.values():
         model.check_channels(context.shape[-1])

@@ -330,7 +330,7 @@ def forecast_and_score(request, model, config):
     dtype, size = in_units(first).dtype, first.shape[2:]
     count, context, horizon = len(indices), request.context, request.horizon
     path = request.out / "predictions.npz"
-    cli.refuse_input(path, request.data, request.model)
+    cli.refuse_input(path, request.data, config.data, request.model)
     model.check_channels(size[-1])
     cli.make_folder(request.out)  # last, so that what is refused leaves none
     cli.write_npz(

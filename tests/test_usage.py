@@ -1,5 +1,8 @@
 """What a command line says wrongly is said in one line of ours, or in tyro's box, and costs nothing."""
 
+import dataclasses
+import shutil
+
 import pytest
 from helpers import CLIPS, files_in
 from helpers import prepare as write_prepared
@@ -9,6 +12,7 @@ import data
 import predict
 import prepare
 import train
+from extras import runs
 
 REFUSED = [
     (data, "--seed -1", "--seed -1"),
@@ -78,13 +82,17 @@ def test_what_cannot_be_read_is_said_in_a_box(script, tmp_path, monkeypatch, mod
 @pytest.mark.parametrize("module, name", [(predict, "predictions.npz"), (animate, "index.html")])
 def test_no_input_is_written_over(refused, run_on_clips, tmp_path, monkeypatch, module, name):
     monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / name, CLIPS[:1])  # a prepared file may have any name
+    write_prepared(tmp_path / name, CLIPS)  # a prepared file may have any name
     before = (tmp_path / name).read_bytes()
     (tmp_path / "linked").symlink_to(".")  # and a folder many
-    options = ["--data", name, "--out", "linked", *["--page"] * (module is animate)]
-    assert "is an input" in refused(module, run_on_clips, *options)
+    run = shutil.copytree(run_on_clips, tmp_path / "run")
+    trained_on_it = dataclasses.replace(train.read_config(run), data=str(tmp_path / name))
+    runs.write_config(run, trained_on_it)
+    options = ["--out", "linked", *["--page"] * (module is animate)]
+    for clips in (name, "validation"):
+        assert "is an input" in refused(module, run, "--data", clips, *options)
     assert (tmp_path / name).read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {name, "linked"}
+    assert {path.name for path in tmp_path.iterdir()} == {name, "linked", "run"}
 
 
 @pytest.mark.parametrize("module", [data, train, predict, animate])
