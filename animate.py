@@ -145,7 +145,8 @@ def animate(request, models, config, format="gif", with_page=False):
     cli.make_folder(request.out)  # last, so that what is refused leaves none
     predictions = {}  # name -> (videos, horizon, height, width, channels)
     for path, model in models.items():
-        parts = predict.forecast(model, videos, indices, request)
+        of_model = dataclasses.replace(request, model=path)
+        parts = predict.forecast(model, videos, indices, of_model)
         label = model_name(path) if len(models) > 1 else "predicted"
         predictions[label] = np.concatenate([prediction for *_, prediction in parts])
     stills = []
