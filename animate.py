@@ -175,7 +175,7 @@ def model_name(path):
 
 def short_name(path):
     """The last part of a path, without our own endings, as text that fits into a file's name."""
-    name = cli.visible(Path(path).name)
+    name = cli.visible(Path(path).absolute().name)  # "." has no name
     for ending in (".keras", ".npy", ".prepared"):
         name = name.removesuffix(ending)
     return name.encode()[:60].decode(errors="ignore")
