@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -97,8 +98,7 @@ def prepare(sources, out, options=Options(), like=None):
     cli.refuse_input(out, like)
     if like is not None:
         options = inherit(options, like)
-        given = {name: value for name, value in vars(options).items() if value not in (None, False)}
-        cli.say(f"options, with those of {like}: {given}")
+        cli.say(f"options, with those of {like}: {as_typed(options)}")
     with Writer(out) as writer, cli.stop_politely() as is_pressed:
         all_values = [
             read_source(source, files, options, writer, is_pressed) for source, files in found
@@ -171,6 +171,17 @@ def inherit(options, like):
         if getattr(options, name) in (None, False) and not colours:
             options = dataclasses.replace(options, **{name: value})
     return options
+
+
+def as_typed(options):
+    """`Options` as a command line has them: "--size 64 64 --range 0.0 60.0 --grey"."""
+    words = []
+    for name, value in vars(options).items():
+        if value not in (None, False):
+            words.append("--range" if name == "value_range" else cli.option(name))
+            if value is not True:
+                words += map(str, value if isinstance(value, tuple) else [value])
+    return shlex.join(words)
 
 
 def sheet_of(out):

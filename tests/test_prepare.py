@@ -238,12 +238,14 @@ def test_eight_bits_stay_eight_bits_and_weak_ones_are_warned_of(tmp_path, capsys
     assert_frames(prepared(tmp_path, tmp_path / "a.npy"), 255 * masks)
 
 
-def test_like_reads_other_files_in_the_same_way(tmp_path):
+def test_like_reads_other_files_in_the_same_way(tmp_path, capsys):
     np.save(tmp_path / "a.npy", movie().astype(np.uint16))
     opened = prepared(tmp_path, tmp_path / "a.npy", size=(16,), value_range=(0, 255), unit="dBZ")
     os.rename(tmp_path / "out", tmp_path / "first")  # its sheet stays, and is replaced
     write_frames(tmp_path / "in", np.stack([movie(), movie() // 2, movie() // 3], -1))
     other = prepared(tmp_path, tmp_path / "in", like=tmp_path / "first")
+    typed = "--size 16 16 --range 0.0 255.0 --unit dBZ --grey"
+    assert f"with those of {tmp_path / 'first'}: {typed}\n" in capsys.readouterr().out
     assert other.shape[1:] == opened.shape[1:] == (16, 16, 1)
     assert (other.value_range, other.unit) == ((0, 255), "dBZ")
     assert prepared(tmp_path, tmp_path / "in", like=tmp_path / "first", size=(20,)).shape[1] == 20
