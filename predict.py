@@ -364,7 +364,7 @@ def forecast_and_score(request, model, config):
     runs.write_json(scores_path, [*earlier, entry])
     cli.say(f"predictions: {path}")
     if scored < horizon:
-        cli.say(f"{request.data} has {scored} frames after the context: only these are scored")
+        cli.say(f"frames after the context in {request.data}: {scored}; only these are scored")
     cli.say(f"scores: {scores_path}")
     print_scores(scores, copying)
     if scores["mean"]["mse"] > copying["mean"]["mse"]:

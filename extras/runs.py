@@ -362,23 +362,23 @@ class Run:
             return
         self.epoch = load_checkpoint(model, self.folder / CHECKPOINT)
         self.rows = read_log(self.folder, self.epoch)
+        done = f"{self.folder} has done {self.epoch} epoch{'s' * (self.epoch > 1)}"
+        again = f"--config {quote(self.folder)} --init {quote(self.folder)} --run OTHER"
         if self.epoch > self.config.epochs:
             raise InputError(
-                f"{self.folder} has done {self.epoch} epochs, and --epochs {self.config.epochs} "
-                "would take some back: leave it out, or repeat the run with as many: "
-                f"--config {quote(self.folder)} --epochs {self.config.epochs} --run OTHER"
+                f"{done}, and --epochs {self.config.epochs} would take some back: leave it out, or "
+                f"repeat the run with as many: --config {quote(self.folder)} --epochs "
+                f"{self.config.epochs} --run OTHER"
             )
         rate = learning_rate(model)
         if self.rows and not np.isclose(rate, float(self.rows[-1]["learning_rate"]), rtol=0.01):
             raise InputError(
-                f"{self.folder} has done {self.epoch} epochs: with --epochs {self.config.epochs} "
-                "its learning rates should be other ones by now. Start another run from its "
-                f"weights: --config {quote(self.folder)} --init {quote(self.folder)} --run OTHER"
+                f"{done}: with --epochs {self.config.epochs} its learning rates should be other "
+                f"ones by now. Start another run from its weights: {again}"
             )
         if self.epoch == self.config.epochs:
             cli.say(
-                f"All epochs of {self.folder} are done. Start another run from its weights: "
-                f"--config {quote(self.folder)} --init {quote(self.folder)} --run OTHER"
+                f"All epochs of {self.folder} are done. Start another run from its weights: {again}"
             )
         if devices.process == 0:
             starts = read_json(self.folder / "environment.json", list)

@@ -99,8 +99,9 @@ class NextFrameModel(keras.Model):
         """Raise an InputError if frames have another number of channels; None: not known yet."""
         if channels not in (None, self.architecture.channels):
             raise InputError(
-                f"frames have {channels} channels; this model is for {self.architecture.channels} "
-                "(Architecture(channels=3) is for colour; prepare.py has --grey and --colour)"
+                f"frames have {channels} channel{'s' * (channels > 1)}; this model is for "
+                f"{self.architecture.channels} (Architecture(channels=3) is for colour; prepare.py "
+                "has --grey and --colour)"
             )
 
     def build(self, inputs_shape=None):

@@ -180,7 +180,7 @@ def test_clips_are_forecast_at_their_own_size(script, refused, run_on_clips, tmp
     np.save(tmp_path / "grey.npy", CLIPS[..., 0])
     for module in (predict, animate):
         line = refused(module, *arguments, tmp_path / "grey.npy", "--out", tmp_path / "new")
-        assert "1 channels; this model is for 3" in line and not (tmp_path / "new").exists()
+        assert "1 channel; this model is for 3" in line and not (tmp_path / "new").exists()
 
 
 # What cannot be forecast

@@ -168,7 +168,7 @@ def test_a_run_on_clips_is_refused_others(refused, run_on_clips, tmp_path):
     assert len(runs.read_json(run_on_clips / "environment.json", list)) == 1
     digits = ["--data", "moving-mnist", "--run", tmp_path / "run"]
     line = refused(train, "--config", run_on_clips, "--init", run_on_clips, *digits)
-    assert "frames have 1 channels; this model is for 3" in line and not (tmp_path / "run").exists()
+    assert "frames have 1 channel; this model is for 3" in line and not (tmp_path / "run").exists()
 
 
 def test_a_batch_is_measured_by_the_frames_that_it_holds(
