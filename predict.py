@@ -22,11 +22,9 @@ scores alone. Written to the output folder:
 Scores, per predicted frame and averaged over videos, of frames in [0, 1]:
 
     mse, mae          squared and absolute error, summed over the pixels of a frame (in colour over
-                      the channels, too), though called a mean, as in papers; before clipping to
-                      [0, 1], which the models never leave
-    psnr              the squared error in dB, after clipping: more is better, 100 is perfect
-    ssim              similarity of structure, after clipping: 1 is perfect; scikit-image's 7x7
-                      window, data_range=1
+                      the channels, too), though called a mean, as in papers
+    psnr              the squared error in dB: more is better, 100 is perfect
+    ssim              similarity of structure: 1 is perfect; scikit-image's 7x7 window, data_range=1
     ssim_range2       the same with data_range=2: what papers on Moving MNIST report, since
                       scikit-image assumed that range for floats
 """
@@ -109,9 +107,7 @@ def score_video(real, predicted):
     difference = predicted.astype(np.float64) - real  # (frames, height, width, channels)
     mse = np.square(difference).sum(axis=(1, 2, 3))
     mae = np.abs(difference).sum(axis=(1, 2, 3))
-    predicted = np.clip(predicted, 0, 1)
-    per_pixel = np.square(predicted.astype(np.float64) - real).mean(axis=(1, 2, 3))
-    psnr = -10 * np.log10(np.maximum(per_pixel, 1e-10))
+    psnr = -10 * np.log10(np.maximum(mse / difference[0].size, 1e-10))  # dB, of a mean over pixels
     ssim, ssim_range2 = (
         [
             structural_similarity(*frames, data_range=data_range, channel_axis=-1)
