@@ -69,14 +69,13 @@ def film_strip(rows, labels, scale=1):
     return image
 
 
-def forecast_strip(context, truth, predictions, real="real"):
+def forecast_strip(context, truth, predictions):
     """A film strip of forecasts: real frames, and the predicted ones below those they predict.
 
     Args:
         context, truth: (videos, frames, height, width, channels), uint8 or float in [0, 1]; the
             truth may have fewer frames than the predictions.
         predictions: one or more, by the name of their rows; shaped as the truth.
-        real: the name of the rows of real frames.
 
     Returns:
         A PIL image.
@@ -89,7 +88,7 @@ def forecast_strip(context, truth, predictions, real="real"):
             gap = [None] * len(given)
             rows.append(gap + [(frame, PREDICTED_COLOUR) for frame in prediction[n]])
         real_frames += [None] * (len(rows[-1]) - len(real_frames))
-    return film_strip(rows, len(context) * [real, *predictions])
+    return film_strip(rows, len(context) * ["real", *predictions])
 
 
 def error_map(truth, prediction):
