@@ -72,9 +72,10 @@ def main(
     """
     if min(count, frames) < 1 or seed < 0:
         sys.exit("make_clips.py: --count and --frames must be above 0, and --seed not below")
-    if folder.exists() and not folder.is_dir():
-        sys.exit(f"make_clips.py: {folder} is a file: name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"make_clips.py: cannot write to {folder} ({error.strerror}): name another folder")
     for n in range(1, count + 1):
         clip = draw_clip(np.random.default_rng([seed, n]), frames)
         path = folder / f"clip-{n:03d}.mp4"
