@@ -13,7 +13,7 @@ all-reduce algorithms"). XLA computes and sends at the same time where it can, s
 cautious end. Every device makes the whole update of the weights, which never becomes shorter.
 
 Takes a few minutes on two CPU cores. Prints milliseconds and efficiency for each number of
-devices, and for each network the number of videos in a batch that 90% efficiency needs.
+devices, and for each network from how many videos on each device 90% efficiency is reached.
 """
 
 import os

@@ -6,8 +6,8 @@ Takes about four minutes on two CPU cores; run nothing else meanwhile. What is c
 turns, A B A B ..., in one process, so that a machine that slows down slows both. Prints the median
 and the range over the turns:
 
-    training videos a second of each preset (`gpu` on a GPU only: it is `cpu` with larger batches)
-    float32 against bfloat16
+    training videos a second of the presets but `keras-small` (`gpu` on a GPU only: it is `cpu` with
+        larger batches), of `cpu` in bfloat16, too
     on TensorFlow, what the convolutions of a training step take when nothing else is done: their
         share of the step says how near training comes to the machine's rate of convolving
     on TensorFlow, by its profiler, the parts of the forecaster's training step
@@ -148,7 +148,7 @@ def profile(action):
 
 
 def show_training():
-    """Time all presets, and take the `cpu` preset's step apart."""
+    """Time presets, and take the `cpu` preset's step apart."""
     on_gpu = "gpu" in keras.distribution.list_devices()[0].lower()
     for name in ("tiny", "keras-example", *(["gpu"] if on_gpu else [])):
         # A step of keras-example takes many seconds on a CPU.
