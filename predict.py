@@ -301,7 +301,11 @@ def forecast_and_score(request, model, config):
     """Do what a `Request` says, with its model, of which `config` is the `train.Config`."""
     environment = runs.environment()
     scores_path = request.out / "scores.json"
-    earlier = runs.read_json(scores_path, list) if scores_path.exists() else []
+
+    def earlier_entries():
+        return runs.read_json(scores_path, list) if scores_path.exists() else []
+
+    earlier_entries()  # what cannot be read is refused before hours of work
     usual_count = data.EVALUATION_VIDEOS if request.data == "official" else 100
     request, videos, (low, high), indices = open_request(request, config, usual_count)
     first = videos[indices[:1]]
@@ -356,8 +360,8 @@ def forecast_and_score(request, model, config):
         **scores,
         "copy_last": copying,
     }
-    # Before a print, which fails if its reader has gone.
-    runs.write_json(scores_path, [*earlier, entry])
+    # Before a print, which fails if its reader has gone. Another call may have added its entry.
+    runs.write_json(scores_path, [*earlier_entries(), entry])
     cli.say(f"predictions: {path}")
     if scored < horizon:
         cli.say(f"frames after the context in {request.data}: {scored}; only these are scored")
