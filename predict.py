@@ -177,6 +177,9 @@ def open_videos(request, config):
         opened = clips.open_clips(config.data if request.data == "validation" else request.data)
     spans = opened.spans
     if request.data == "validation":
+        # Of other clips, those that were trained on might be scored.
+        all_clips = f"forecast all of its clips: --data {runs.quote(config.data)}"
+        runs.check_clips(run_of(request.model), config, opened.digest, all_clips)
         _, spans = clips.split_clips(spans, config.frames)
     if min(opened.shape[1:3]) < clips.SMALLEST:
         raise InputError(
@@ -374,11 +377,15 @@ def forecast_and_score(request, model, config):
         )
 
 
+def run_of(path):
+    """The folder of a model that is named by it, or by a file in it."""
+    return path if path.is_dir() else path.parent
+
+
 def config_of(path):
     """The `train.Config` of a model, from its run's folder; of a file elsewhere the default one."""
-    folder = path if path.is_dir() else path.parent
-    in_run = (folder / "environment.json").exists()
-    return train.read_config(folder) if in_run else train.Config()
+    in_run = (run_of(path) / "environment.json").exists()
+    return train.read_config(run_of(path)) if in_run else train.Config()
 
 
 def main():

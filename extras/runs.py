@@ -174,6 +174,16 @@ def write_config(folder, config):
     write_json(folder / "config.json", fields)
 
 
+def check_clips(folder, config, digest, otherwise):
+    """Raise an InputError, with the remedy, unless a run was started with clips of this digest."""
+    *_, last = [{}, *read_json(folder / "environment.json", list)]
+    if last.get("clips") != digest:
+        raise InputError(
+            f"{config.data} has changed since {folder} was started, or is another file: restore "
+            f"it, or {otherwise}"
+        )
+
+
 def quote(path):
     """A path as it can be typed in a terminal, with spaces in it, too."""
     return shlex.quote(str(path))
@@ -294,13 +304,8 @@ class Run:
                     f"{self.folder} was started with {field.name} {theirs}, and now it is {ours}: "
                     "only --epochs may change, and --data where its clips have moved"
                 )
-        *_, last = [{}, *read_json(self.folder / "environment.json", list)]
-        if last.get("clips") != self.environment.get("clips"):
-            raise InputError(
-                f"{self.config.data} has changed since {self.folder} was started, or is another "
-                "file: restore it, or start another run from its weights: "
-                f"--init {quote(self.folder)} --run OTHER"
-            )
+        again = f"start another run from its weights: --init {quote(self.folder)} --run OTHER"
+        check_clips(self.folder, self.config, self.environment.get("clips"), again)
 
     def __enter__(self):
         self.signals = contextlib.ExitStack()

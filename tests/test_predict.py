@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import shutil
 import unittest.mock
 
 import numpy as np
@@ -166,6 +167,14 @@ def test_validation_clips_are_forecast_in_their_unit(script, run_on_clips, tmp_p
     np.testing.assert_allclose(prediction, -32 + 92 * expected, atol=1e-3)
     assert script(animate, run_on_clips, "--count", 1, "--out", tmp_path)[0] == 0
     assert len(list(tmp_path.glob("run-validation-*.gif"))) == 1
+
+
+def test_clips_that_have_changed_are_no_validation_clips(refused, run_on_clips, tmp_path):
+    run = shutil.copytree(run_on_clips, tmp_path / "run")
+    prepare(tmp_path / "clips", CLIPS[:-1])
+    moved = dataclasses.replace(train.read_config(run), data=str(tmp_path / "clips"))
+    runs.write_config(run, moved)
+    assert "has changed since" in refused(predict, run, "--out", tmp_path / "out")
 
 
 def test_clips_are_forecast_at_their_own_size(script, refused, run_on_clips, tmp_path):
