@@ -36,6 +36,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -107,7 +108,8 @@ def score_video(real, predicted):
     difference = predicted.astype(np.float64) - real  # (frames, height, width, channels)
     mse = np.square(difference).sum(axis=(1, 2, 3))
     mae = np.abs(difference).sum(axis=(1, 2, 3))
-    psnr = -10 * np.log10(np.maximum(mse / difference[0].size, 1e-10))  # dB, of a mean over pixels
+    per_pixel = mse / math.prod(real.shape[1:])
+    psnr = -10 * np.log10(np.maximum(per_pixel, 1e-10))
     ssim, ssim_range2 = (
         [
             structural_similarity(*frames, data_range=data_range, channel_axis=-1)
