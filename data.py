@@ -182,16 +182,22 @@ class TrainingVideos:
 
     Args:
         digits_per_video, frames, size: as for `make_videos`.
+        single_digit_share: share of the videos that have one digit alone, in [0, 1].
     """
 
     digits_per_video: int = DIGITS_PER_VIDEO
     frames: int = FRAMES
     size: int = SIZE
+    single_digit_share: float = 0.0
 
     def draw(self, count, seed):
         """uint8 array (count, frames, size, size, 1); seed: a list of integers."""
         digits, seed = load_digits("train"), [TRAINING, *seed]
-        return make_videos(digits, count, seed, self.digits_per_video, self.frames, self.size)
+        videos = make_videos(digits, count, seed, self.digits_per_video, self.frames, self.size)
+        singles = round(self.single_digit_share * count)
+        if singles:
+            videos[:singles] = make_videos(digits, singles, seed, 1, self.frames, self.size)
+        return videos
 
 
 @dataclasses.dataclass(frozen=True)

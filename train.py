@@ -90,6 +90,9 @@ class Config:
     """Moving MNIST: height and width in pixels (64: Srivastava et al. 2015)."""
     digits_per_video: Annotated[int, pydantic.Field(ge=1, le=100)] = data.DIGITS_PER_VIDEO
     """Moving MNIST: digits in a video (2: Srivastava et al. 2015)."""
+    single_digit_share: float = pydantic.Field(0.0, ge=0, le=1)
+    """Moving MNIST: share of a batch's videos that have one digit alone, as --sprites forecasts
+    them."""
     data: str = pydantic.Field(data.MOVING_MNIST, min_length=1)
     """moving-mnist, or your own clips: a file that prepare.py has written, or a .npy of videos."""
 
@@ -150,7 +153,7 @@ class Config:
                 "--remat is not for keras-example: its BatchNormalization counts each step"
             )
         if self.data != data.MOVING_MNIST:
-            for name in ("size", "digits_per_video"):
+            for name in ("size", "digits_per_video", "single_digit_share"):
                 if getattr(self, name) != getattr(Config(), name):
                     raise InputError(
                         f"{cli.option(name)} is for {data.MOVING_MNIST} alone: own clips are as "
@@ -326,7 +329,8 @@ def open_sets(config):
     """
     if config.data == data.MOVING_MNIST:
         options = config.digits_per_video, config.frames, config.size
-        return data.TrainingVideos(*options), data.EvaluationVideos("validation", *options), None
+        training = data.TrainingVideos(*options, config.single_digit_share)
+        return training, data.EvaluationVideos("validation", *options), None
     opened = clips.open_clips(config.data)
     return *clips.training_sets(opened, config.frames), opened.digest
 

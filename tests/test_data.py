@@ -85,6 +85,13 @@ def test_training_videos_follow_from_the_seed_and_never_repeat(monkeypatch):
     assert set(np.unique(data.TrainingVideos().draw(3, [0]))) == {0, 2}
 
 
+def test_a_share_of_the_training_videos_has_a_single_digit(monkeypatch):
+    monkeypatch.setattr(data, "load_digits", lambda split: np.ones((9, 28, 28), np.uint8))
+    for share, singles in ((0.25, 1), (1, 4)):
+        lit = data.TrainingVideos(single_digit_share=share).draw(4, [0]).sum(axis=(2, 3, 4))
+        assert ((lit == 28 * 28).all(axis=1) == (np.arange(4) < singles)).all()
+
+
 def test_long_and_large_videos_go_fewer_at_a_time():
     numbers, indices = np.arange(103, dtype=np.uint8).reshape(103, 1, 1, 1, 1), np.arange(103)[::-1]
     for size, horizon, sizes in (
