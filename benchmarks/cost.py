@@ -4,9 +4,9 @@
     KERAS_BACKEND=jax python benchmarks/cost.py --preset cpu --batch-size 32 --plan
 
 Takes a minute or two. Prints first what the parts of a `Forecaster`'s step compute for one frame,
-on its way forward, and what they read and write for it, by XLA's count for this machine in the
-preset's precision. (A CPU's bfloat16 is counted as float32.) A step of training goes through them
-for each frame but the last, and twice as much on its way back.
+forward alone and with the gradient, and what they read and write for it, by XLA's count for this
+machine in the preset's precision. (A CPU's bfloat16 is counted as float32.) A step of training goes
+through them for each frame but the last.
 
 Then prints, in GB for each precision: the state of the training (weights, their average, the
 optimizer's moments) and the gradient; these and what JAX keeps of the steps of a video until it has
@@ -57,25 +57,56 @@ def training(config):
     return model, tuple([variable.value for variable in group] for group in groups), batch
 
 
-def work(architecture, size, batch=8):
-    """Yield (part, GFLOP, MB moved) of one frame's way forward through the `Forecaster`."""
-    model = models.Forecaster(architecture)
+def work(config):
+    """Count one frame's way through the `Forecaster`, in batches as the config says.
+
+    Yields:
+        part, GFLOP forward, MB moved forward, GFLOP with the gradient, MB moved with the gradient.
+    """
+    model = models.Forecaster(config.architecture)
     model.build()
-    frame = ops.zeros((batch, size, size, architecture.channels))
+    batch, size = config.batch_size, config.size
+    frame = ops.zeros((batch, size, size, config.architecture.channels))
     states = model.initial_states(batch, size, size)
     history, measured = model.measure_motion(frame, states)
-    x, features, _ = model.run_stacks(frame, history, measured)
+    stacks = {name: measured[name] for name in ("down", "coarse", "up")}
+    x, features, _ = model.run_stacks(frame, history, stacks)
+    # A part, its function, the arguments that have a gradient, and those that have none.
     parts = [
-        ("convolutions, all but the motion's heads", model.run_stacks, frame, history, measured)
+        (
+            "convolutions, all but the motion's heads",
+            lambda frame, stacks, history: model.run_stacks(frame, history, stacks),
+            (frame, stacks),
+            (history,),
+        )
     ]
-    if architecture.motion_radius:
+    if config.architecture.motion_radius:
         parts += [
-            ("motion measured", model.measure_motion, frame, states),
-            ("motion's heads, pixels moved", model.move, frame, history, x, features),
+            ("motion measured", model.measure_motion, (), (frame, states)),
+            (
+                "motion's heads, pixels moved",
+                lambda frame, x, features, history: model.move(frame, history, x, features),
+                (frame, x, features),
+                (history,),
+            ),
         ]
-    for name, function, *arguments in parts:
-        cost = jax.jit(function).lower(*arguments).compile().cost_analysis()
-        yield name, cost["flops"] / batch / 1e9, cost["bytes accessed"] / batch / 1e6
+    weights = [variable.value for variable in model.trainable_variables]
+    for name, function, learning, fixed in parts:
+
+        def forward(weights, learning, fixed, function=function):
+            with keras.StatelessScope(zip(model.trainable_variables, weights)):
+                return function(*learning, *fixed)
+
+        def with_gradient(weights, learning, fixed, forward=forward):
+            outputs, way_back = jax.vjp(lambda *inputs: forward(*inputs, fixed), weights, learning)
+            return outputs, way_back(outputs)  # any numbers will do as the outputs' gradient
+
+        counts = []
+        for counted in (forward, with_gradient):
+            program = jax.jit(counted).lower(weights, learning, fixed)
+            cost = program.compile().cost_analysis()
+            counts += [cost["flops"] / batch / 1e9, cost["bytes accessed"] / batch / 1e6]
+        yield name, *counts
 
 
 def kept_for_the_gradient(config):
@@ -126,9 +157,11 @@ def main(
     if batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: give 1 or more")
     if of_preset.model == "forecaster":
-        print(f"{preset}, a frame's way forward {'':26} GFLOP   MB moved")
-        for part, gflop, megabytes in work(of_preset.architecture, of_preset.size):
-            print(f"{part:50} {gflop:9.3f} {megabytes:10.1f}", flush=True)
+        print(f"{preset + ', for one frame':40}     GFLOP   MB moved   with the gradient")
+        counted = dataclasses.replace(of_preset, batch_size=batch_size)
+        for part, *counts in work(counted):
+            numbers = "{:10.3f} {:10.1f} {:10.3f} {:10.1f}".format(*counts)
+            print(f"{part:40}{numbers}", flush=True)
     print(f"{preset}, batches of {batch_size}, in GB")
     print("precision       state and gradient   in all   with remat")
     for precision in ("float32", "mixed_bfloat16"):
@@ -144,7 +177,7 @@ def main(
         in_gb = [part / 1e9 for part in (state, state + kept, state + with_remat)]
         print(f"{precision:14}  {in_gb[0]:18.2f}  {in_gb[1]:7.2f}  {in_gb[2]:11.2f}", flush=True)
         if plan and precision == "float32":
-            print(f"{'':36}{(state + planned(config)) / 1e9:5.2f}  planned by XLA", flush=True)
+            print(f"{'':36}{(state + planned(config)) / 1e9:7.2f}  planned by XLA", flush=True)
 
 
 if __name__ == "__main__":
