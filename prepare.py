@@ -217,7 +217,7 @@ def read_source(source, files, options, writer, is_pressed):
         `Values` of all its frames.
     """
     values, notes, first_clip = Values(), {}, len(writer.names)
-    order = None
+    order, files_read = None, 0
 
     def note(line, name=None):
         notes.setdefault(line, dict.fromkeys([name]))[name] = None
@@ -232,7 +232,7 @@ def read_source(source, files, options, writer, is_pressed):
         keeps_colour = paths[0].suffix.lower() in arrays.NUMBERS
         stride = options.stride or 1
         part, parts, length = name, 1, 0
-        for block in blocks:
+        for n, block in enumerate(blocks):
             if is_pressed():
                 raise KeyboardInterrupt
             if block.new_clip and length:
@@ -252,8 +252,10 @@ def read_source(source, files, options, writer, is_pressed):
                     )
             if len(frames):
                 write(frames, name, keeps_colour, options, values, writer)
-            show_progress(files.index(paths[0]) / len(files), writer)
+            # A clip of several files has a block of each.
+            show_progress((files_read + min(n, len(paths) - 1)) / len(files), writer)
         writer.end_clip(part)
+        files_read += len(paths)
         if before != states(paths):
             raise InputError(f"{name} has changed while it was read: start again when it is whole")
     lines, lengths = [], np.diff(writer.ends)[first_clip:]

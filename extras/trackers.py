@@ -39,7 +39,10 @@ class WeightsAndBiases(keras.callbacks.Callback):
                 dir=folder, name=folder.name, config=dataclasses.asdict(config), resume="auto"
             )
         except wandb.Error as error:
-            raise Failure(f"--log wandb: {error}; WANDB_MODE=offline needs no account") from None
+            raise Failure(
+                f"--log wandb: {error}; WANDB_MODE=offline needs no account; then go on with: "
+                f"python train.py --resume {runs.quote(folder)} --log wandb"
+            ) from None
 
     def on_epoch_end(self, epoch, logs=None):
         values = {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}
