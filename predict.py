@@ -244,7 +244,8 @@ def open_request(request, config, usual_count):
     if asked.context is asked.horizon is None and trained != shown:
         cli.say(
             f"{request.model} was trained on {trained[0]} + {trained[1]} frames; here it forecasts "
-            f"{shown[0]} + {shown[1]}; as in training: --context {trained[0]} --horizon {trained[1]}"
+            f"{shown[0]} + {shown[1]}; as in training: --context {trained[0]} "
+            f"--horizon {trained[1]}"
         )
     videos, value_range = open_videos(request, config)
     indices = choose_indices(len(videos), request.count, request.seed, usual_count)

@@ -55,7 +55,7 @@ class ArrayFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def read(self, start, stop):
-        """Frames of one video, counted through all of them: (stop - start, height, width, channels)."""
+        """Frames of one video, counted through all: (stop - start, height, width, channels)."""
         if state(self.path) != self.state:  # to read a map that is shorter kills the process
             raise InputError(f"{self.path} has changed since it was opened: start again")
         video, frame = divmod(start, self.videos.shape[1])
@@ -118,8 +118,8 @@ def split_clips(spans, frames):
     spans = long_enough
     if len(spans) == 0 or (len(spans) == 1 and spans[0, 1] - spans[0, 0] < 2 * frames):
         raise InputError(
-            f"the longest clip has {lengths.max()} frames: training needs two clips of {frames}, or "
-            f"one of {2 * frames}; give longer clips, or lower --frames and --context"
+            f"the longest clip has {lengths.max()} frames: training needs two clips of {frames}, "
+            f"or one of {2 * frames}; give longer clips, or lower --frames and --context"
         )
     if len(spans) == 1:
         ((first, end),) = spans
@@ -171,7 +171,7 @@ def training_sets(opened, frames):
     validation = Windows(opened, validation_spans, frames, step=frames)
     names = [opened.names[np.searchsorted(opened.spans[:, 1], end)] for _, end in validation_spans]
     cli.say(
-        f"training clips: {len(spans)}; videos for validation: {len(validation)}, of {frames} frames, "
-        f"of {', '.join(names[:3])}{' and others' * (len(names) > 3)}"
+        f"training clips: {len(spans)}; videos for validation: {len(validation)}, of {frames} "
+        f"frames, of {', '.join(names[:3])}{' and others' * (len(names) > 3)}"
     )
     return training, validation

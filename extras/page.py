@@ -1,4 +1,4 @@
-"""All forecasts on one HTML page with a frame slider: open it, and page.html, to change the page."""
+"""All forecasts on one HTML page with a frame slider; page.html is its template."""
 
 import base64
 import io

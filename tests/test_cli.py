@@ -112,7 +112,7 @@ needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="
         ("os.environ['KERAS_BACKEND'] = 'mxnet'",
          "train.py", 1, ["cannot start its backend", "set KERAS_BACKEND to an installed one"]),
         pytest.param(
-            "os.environ |= dict(KERAS_BACKEND='jax', JAX_PLATFORMS='cuda', CUDA_VISIBLE_DEVICES='')",
+            "os.environ.update(KERAS_BACKEND='jax', JAX_PLATFORMS='cuda', CUDA_VISIBLE_DEVICES='')",
             "train.py --preset tiny --run FOLDER/run", 2, ["JAX_PLATFORMS"], marks=needs_jax),
     ],
     ids=["model", "python", "packages", "old Keras", "unknown backend", "device"],

@@ -1,4 +1,4 @@
-"""What a command line says wrongly is said in one line of ours, or in tyro's box, and costs nothing."""
+"""A mistake on a command line costs one line of ours, or tyro's box, and nothing else."""
 
 import dataclasses
 import shutil
