@@ -54,6 +54,21 @@ def test_a_model_learns_and_its_saved_weights_have_the_logged_error(tmp_path):
     assert errors.mean() < 0.7 * copying
 
 
+def test_best_keras_keeps_the_best_epoch_and_last_keras_the_last(tmp_path):
+    model, averaged = train.build_model(QUICK), train.build_model(QUICK)
+    train.compile_model(model, QUICK)
+    with runs.Run(tmp_path, QUICK, resume=False, digest=None) as run:
+        run.restore(model)
+        run.start_log(copy_last_mse=9.0)
+        for epoch, error in enumerate([3.0, 2.0, 4.0]):
+            averaged.set_weights([np.full_like(array, epoch) for array in averaged.get_weights()])
+            losses, samples = {"loss": 1.0, "frames_loss": 1.0}, 3 * [np.zeros((1, 1, 32, 32, 1))]
+            run.save(epoch, losses, np.array([error]), samples, model, averaged)
+    for name, epoch in (("best.keras", 1), ("last.keras", 2)):
+        weights = runs.load_model(tmp_path / name).get_weights()
+        assert all((array == epoch).all() for array in weights)
+
+
 # When something goes wrong ----------------------------------------------------------------
 
 
