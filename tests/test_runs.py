@@ -93,7 +93,8 @@ def test_a_kill_loses_at_most_an_epoch(script, refused, quick_run, tmp_path):
     folder = shutil.copytree(moment, tmp_path / "again")
     assert (folder / runs.CHECKPOINT).exists()
     assert "there is no run" in refused(train, "--resume", folder)
-    assert script(train, "--preset", "tiny", *options(QUICK), "--run", folder)[0] == 0
+    status, output, _ = script(train, "--preset", "tiny", *options(QUICK), "--run", folder)
+    assert status == 0 and re.search(r" on \w+:0\n.*about \d+ minutes to go", output, re.DOTALL)
     assert_same_run(quick_run, folder)
 
 
