@@ -188,6 +188,13 @@ def batches_of(config, epoch=0):
     return train.Batches(config, videos, epoch)
 
 
+def test_digits_are_those_that_a_config_asks_for():
+    changes = {"digits_per_video": 3, "frames": 7, "size": 40, "single_digit_share": 0.5}
+    training, validation, digest = train.open_sets(dataclasses.replace(SMALL, **changes))
+    assert training == data.TrainingVideos(3, 7, 40, single_digit_share=0.5)
+    assert validation == data.EvaluationVideos("validation", 3, 7, 40) and digest is None
+
+
 def test_a_batch_follows_from_seed_epoch_and_index_alone():
     def batch(index, epoch=0, seed=0):
         return batches_of(dataclasses.replace(SMALL, seed=seed), epoch)[index][0]["videos"]
