@@ -8,8 +8,10 @@ import sys
 import unittest.mock
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
+import tifffile
 from helpers import movie, refusal
 from helpers import prepare as write_prepared
 from PIL import Image
@@ -163,6 +165,22 @@ def test_every_nth_frame_of_each_clip(tmp_path):
     every_third = [movie(7)[::3], movie(7, step=1)[::3], movie(7)[::3]]
     opened = prepared(tmp_path, tmp_path / "a.npy", tmp_path / "in", stride=3)
     assert_frames(opened, np.concatenate(every_third))
+
+
+def test_options_reach_the_readers_that_they_are_for(tmp_path):
+    frames = np.repeat(movie(12)[..., None], 3, -1)
+    for name, form in (
+        ("a.gif", {"plugin": "pillow", "duration": 200}),  # milliseconds
+        ("a.mp4", {"plugin": "pyav", "codec": "libx264", "fps": 5}),
+    ):
+        imageio.imwrite(tmp_path / name, frames, **form)
+        assert lengths(prepared(tmp_path, tmp_path / name, fps=3)) == [7]  # of 2.4 seconds
+    np.savez(tmp_path / "a.npz", videos=movie(5), rain=np.moveaxis(movie(7), 0, -1))
+    opened = prepared(tmp_path, tmp_path / "a.npz", variable="rain", axes="HWT")
+    assert_frames(opened, movie(7))
+    levels = np.stack([movie(), movie() // 2], axis=1)
+    tifffile.imwrite(tmp_path / "a.tif", levels, imagej=True, metadata={"axes": "TCYX"})
+    assert_frames(prepared(tmp_path, tmp_path / "a.tif", select=("channel=1",)), movie() // 2)
 
 
 def test_frames_are_resized_and_their_middle_is_cropped(tmp_path):
