@@ -74,12 +74,11 @@ def main(
         sys.exit("make_clips.py: --count and --frames must be above 0, and --seed not below")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for n in range(1, count + 1):
+            clip = draw_clip(np.random.default_rng([seed, n]), frames)
+            write_mp4(folder / f"clip-{n:03d}.mp4", clip)
     except OSError as error:
         sys.exit(f"make_clips.py: cannot write to {folder} ({error.strerror}): name another folder")
-    for n in range(1, count + 1):
-        clip = draw_clip(np.random.default_rng([seed, n]), frames)
-        path = folder / f"clip-{n:03d}.mp4"
-        write_mp4(path, clip)
     print(f"{count} clips of {frames} frames: {folder}")
 
 

@@ -23,7 +23,7 @@ DRY = -32.0  # dBZ
 def draw_rain(rng, frames, cells=14):
     """One video: float32 array (frames, SIZE, SIZE), in dBZ."""
     y, x = np.mgrid[:SIZE, :SIZE]  # (SIZE, SIZE) each
-    place = rng.uniform(0, 2 * SIZE, (cells, 2))  # x, y; half of it is out of sight
+    place = rng.uniform(0, 2 * SIZE, (cells, 2))  # x, y; half of each axis is in sight
     wind = rng.normal(0, 1.2, 2)  # pixels a frame; the same for all cells, or nearly so
     step = wind + rng.normal(0, 0.2, (cells, 2))
     radius = rng.uniform(3, 8, cells)  # pixels, to where the rain has a tenth of its strength
@@ -56,9 +56,12 @@ def main(
     """
     if min(count, frames) < 1 or seed < 0 or file.suffix != ".npy":
         sys.exit("make_radar.py: give a .npy file, --count and --frames above 0, --seed not below")
-    file.parent.mkdir(parents=True, exist_ok=True)
     videos = [draw_rain(np.random.default_rng([seed, n]), frames) for n in range(count)]
-    np.save(file, np.stack(videos))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, np.stack(videos))
+    except OSError as error:
+        sys.exit(f"make_radar.py: cannot write {file} ({error.strerror or error}): name another")
     print(f"{count} videos of {frames} frames, in dBZ: {file}")
 
 
