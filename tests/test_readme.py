@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from helpers import prepare
 
 import data
 import model as models
@@ -62,13 +63,18 @@ def test_commands(tmp_path, monkeypatch, script, eagerly):
 
 
 def test_python_example(tmp_path, monkeypatch, eagerly):
-    """The Python of extras/README.md: a model trained by hand is saved as it was trained."""
+    """The Python of extras/README.md: a model is trained by hand and saved; clips are drawn."""
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(re.search(r"```python\n(.*?)```", SMALL_PRINT, re.DOTALL)[1], names)  # noqa: S102  our own
     loaded = runs.load_model("mine.keras")
     forecast = models.rollout(loaded, names["x"][:, :6], horizon=6)
     np.testing.assert_allclose(forecast, names["forecast"], atol=1e-5)
+    prepare("clips.prepared", 2 * [np.zeros((24, 32, 32, 1), np.uint8)])
+    exec(re.search(r"`(training, .*?)`", SMALL_PRINT)[1], names)  # noqa: S102  our own
+    for videos, count in (("training.draw(count=8, seed=[0])", 8), ("validation[[0, 1]]", 2)):
+        assert f"`{videos}`" in SMALL_PRINT
+        assert eval(videos, names).shape == (count, 12, 32, 32, 1)
 
 
 def test_numbers_are_those_of_the_records():
