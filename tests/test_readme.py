@@ -94,6 +94,10 @@ def test_numbers_are_those_of_the_records():
         return f"{records[name]['mean']['mse']:.1f}"
 
     training = README.split("## Train")[1].split("## Your own clips")[0]
+    means = {f"{record['mean']['mse']:.1f}" for record in records.values()}
+    for line in re.findall(r"^\| `.* \|$", training, re.MULTILINE):
+        told = re.findall(r"\d+\.\d", line.split(" | ")[-1])
+        assert told and set(told) <= means, line
     for name in ("tiny", "hour", "forecaster"):
         assert f"{error(name)}, {error(f'{name}, 2 sprites')}" in training
     for notebook in ("next_frame_prediction", "prediccion_de_fotogramas"):
