@@ -391,10 +391,10 @@ play("my-forecast.gif", np.concatenate(rows, axis=1), "Real videos beside foreca
 # ## 8. How wrong, and when
 #
 # Two videos prove nothing. `predict.score` compares many forecasts with the real frames. MSE is the
-# squared error, summed over the pixels of a frame. SSIM compares structures; 1 means the same
-# picture. A model that is worth anything must have a lower error than a mere copy of the last
-# frame. (SSIM punishes most of all the grey haze that `tiny` leaves on the black ground: there it
-# may fall behind the copy.)
+# squared error, summed over the pixels of a frame (the M is for *mean*, but papers on Moving MNIST
+# give the sum). SSIM compares structures; 1 means the same picture. A model that is worth anything
+# must have a lower error than a mere copy of the last frame. (SSIM punishes most of all the grey
+# haze that `tiny` leaves on the black ground, and in SSIM `tiny` may fall behind the copy.)
 
 # %%
 forecasts = {"copying the last frame": data.copy_last(contexts, 10), **forecasts}
@@ -407,9 +407,9 @@ lines = {name: (ahead, score["mse"]) for name, score in scores.items()}
 curves(lines, "predicted frame", "Three forecasts of the same videos")
 
 # %% [markdown]
-# The error grows with every frame: a slightly wrong direction leads the digit farther and farther
-# from its place. The MSE of the model trained here is not its `val_mse`: it now reads and predicts
-# ten frames instead of six, of other videos.
+# A model's error grows with every frame: a slightly wrong direction leads the digit farther and
+# farther from its place. The MSE of the model trained here is not its `val_mse`: it now reads and
+# predicts ten frames instead of six, of other videos.
 #
 # ## 9. A picture that flatters, and one that tells the truth
 #
@@ -431,7 +431,7 @@ compare(truths[0], ("forced", teacher_forced[0]), ("rolled out", better[0]))
 # What do the gates do while a digit passes? The shipped model watches two videos at once: one has a
 # single digit, the other is black. We note what happens in its first ConvLSTM2D layer, which works
 # on 16 × 16 places. Whatever differs between the two is due to the digit. The gates are computed
-# from the layer's weights, just as in the formulas above.
+# from the layer's weights, just as in the formulas of section 3.
 
 # %%
 single_digits = data.EvaluationVideos("validation", digits_per_video=1)
@@ -606,7 +606,7 @@ plt.show()
 records = json.loads(Path("benchmarks/logs/records.json").read_text(encoding="utf-8"))
 scores |= {"told the law of motion": records["tracks"], "floor": records["floor"]}
 for name, score in scores.items():
-    print(f"{name:25}{score['mean']['mse']:6.1f}")
+    print(f"{name:27}{score['mean']['mse']:6.1f}")
 
 # %% [markdown]
 # So the shipped model's error has four parts. From "shipped" to "with **sprites**": to tell apart

@@ -250,8 +250,9 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 # En `train.PRESETS` hay varios tamaños. Vamos a entrenar `tiny`: tres capas ConvLSTM2D y 1200
 # vídeos. El proyecto trae además los pesos de un modelo mayor, entrenado en una GPU con 240 000
 # vídeos; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la terminal. Tal como
-# la publica el sitio de Keras lleva nueve horas: `python train.py --preset keras-example`. Con la
-# cuarta parte de los filtros, y entrenada para predecir, lleva 13 minutos: `--preset keras-small`.
+# la publica la web de Keras, tarda nueve horas: `python train.py --preset keras-example`. Con la
+# cuarta parte de los filtros, y entrenada para predecir varios fotogramas seguidos, tarda
+# 13 minutos: `--preset keras-small`.
 #
 # Cada hiperparámetro es un campo de `train.Config` o, si es de las capas, de `Architecture`, en
 # `model.py`, con su explicación debajo. Para cambiar alguno, borra `# ` al principio de una línea;
@@ -278,9 +279,9 @@ for name, model in {"por entrenar": train.build_model(config), "incluido": shipp
 # entrena en bucle cerrado, tal como se va a usar: lee unos fotogramas reales (el *contexto*) y
 # continúa a partir de lo que él mismo predice. Al principio recibe ayuda: después del contexto
 # siguen siendo reales algunos fotogramas más, menos en cada época, hasta que no queda ninguno
-# (muestreo programado o *scheduled sampling*, Bengio et al., 2015). A partir del primer fotograma
-# predicho de un vídeo, todos los demás son predichos. Una máscara dice cuáles son reales, y el
-# bucle que recorre los fotogramas la consulta:
+# (muestreo programado o *scheduled sampling*, Bengio et al., 2015). Tras el primer fotograma
+# predicho de un vídeo, todos los siguientes también lo son. Una máscara dice cuáles son reales, y
+# el bucle que recorre los fotogramas la consulta:
 #
 # ```python
 # def next_step(real_frame, is_real, outputs, states):
@@ -424,9 +425,9 @@ lines = {name: (ahead, score["mse"]) for name, score in scores.items()}
 curves(lines, "fotograma predicho", "Tres predicciones de los mismos vídeos")
 
 # %% [markdown]
-# El error crece con cada fotograma: una dirección ligeramente equivocada aleja el dígito cada vez
-# más de su sitio. El MSE del modelo entrenado aquí no es su `val_mse`: ahora lee y predice diez
-# fotogramas en lugar de seis, y los vídeos son otros.
+# El error de un modelo crece con cada fotograma: una dirección ligeramente equivocada aleja el
+# dígito cada vez más de su sitio. El MSE del modelo entrenado aquí no es su `val_mse`: ahora lee y
+# predice diez fotogramas en lugar de seis, y los vídeos son otros.
 #
 # ## 9. Una imagen que favorece y otra que dice la verdad
 #
@@ -540,7 +541,7 @@ plt.show()
 # ## 12. Ahora te toca a ti
 #
 # 1. **Veinte fotogramas.** Toma un vídeo de 30 fotogramas, `data.EvaluationVideos("validation",
-#    frames=30)[[0]]`, conviértelo con `data.to_float` y predice veinte de sus fotogramas a partir
+#    frames=30)[[0]]`, conviértelo con `data.to_float` y predice 20 de sus fotogramas a partir
 #    de los diez primeros con `models.rollout`. ¿Hasta qué fotograma se reconocen los dígitos y
 #    están en su sitio? No en todos los vídeos ocurre lo mismo.
 # 2. **¿Cuánto necesita ver?** Predice con `shipped` a partir de `contexts[:, -n:]`, con `n` igual a
@@ -631,7 +632,7 @@ plt.show()
 records = json.loads(Path("benchmarks/logs/records.json").read_text(encoding="utf-8"))
 scores |= {"con la ley aprendida": records["tracks"], "cota inferior": records["floor"]}
 for name, score in scores.items():
-    print(f"{name:25}{score['mean']['mse']:6.1f}")
+    print(f"{name:27}{score['mean']['mse']:6.1f}")
 
 # %% [markdown]
 # El error del modelo incluido tiene, pues, cuatro partes. De «incluido» a «con **sprites**»:
