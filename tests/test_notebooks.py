@@ -79,6 +79,9 @@ def test_both_languages_have_the_same_cells():
             # Neither has a heading, an exercise, a piece of code or a formula more.
             marks = re.compile(r"^(#+ |\d\. |\$\$|```)", re.MULTILINE)
             assert marks.findall(ours.source) == marks.findall(theirs.source), theirs.source
+            numbers = [re.sub(r"(?<=\d)[\s,](?=\d{3}\b)", "", c.source) for c in (ours, theirs)]
+            numbers = [sorted(re.findall(r"\d+(?:\.\d+)?", text)) for text in numbers]
+            assert numbers[0] == numbers[1], theirs.source
 
 
 @both
@@ -94,12 +97,14 @@ def test_quoted_lines_are_the_projects(source):
 
 
 @both
-def test_commented_hyperparameters_can_be_changed(source):
-    lines = re.findall(r"^# (config = .*?)(?:  #|$)", source.read_text(), re.MULTILINE)
-    assert len(lines) == 2
+def test_hyperparameters_can_be_changed_as_it_says(source):
+    text = "\n".join(cell.source for cell in jupytext.read(source).cells)
+    lines = re.findall(r"^# (config = .*?)(?:  #|$)", text, re.MULTILINE)
+    lines += re.findall(r"`(config\s=.*?)`", text, re.DOTALL)  # in exercises
+    assert len(lines) == 4
     for line in lines:
         names = {"config": train.PRESETS["tiny"], "replace": replace}
-        exec(line, names)  # noqa: S102  our own
+        exec(" ".join(line.split()), names)  # noqa: S102  our own
         assert names["config"] != train.PRESETS["tiny"]
 
 
