@@ -1,4 +1,4 @@
-"""The scripts that measure: the yardsticks are right, and every script runs on small settings."""
+"""The scripts that measure run on small settings; prepare.py, which writes gigabytes, does not."""
 
 import importlib
 import json
