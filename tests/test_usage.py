@@ -95,8 +95,8 @@ def test_no_input_is_written_over(refused, run_on_clips, tmp_path, monkeypatch, 
     assert {path.name for path in tmp_path.iterdir()} == {name, "linked", "run"}
 
 
-@pytest.mark.parametrize("module", [data, train, predict, animate])
+@pytest.mark.parametrize("module", [data, train, predict, animate, prepare])
 def test_help_is_read_before_anything_is_built(script, monkeypatch, module):
     monkeypatch.delattr("model.NextFrameModel.__init__")
     status, output, _ = script(module, "--help")
-    assert status == 0 and ("--seed" in output or "--preset" in output)
+    assert status == 0 and any(option in output for option in ("--seed", "--preset", "--like"))
