@@ -41,7 +41,7 @@ class NextFrameModel(keras.Model):
         step(frame, states, training)           one frame -> the next frame, and the new memory
 
     states being tensors in lists and dicts. Inputs are videos, (batch, frames, height, width,
-    channels), float32 in [0, 1], or a dict of two:
+    channels), floats in [0, 1] that are computed with as float32, or a dict of two:
 
         videos       as above
         real_mask    (batch, frames), booleans. Where it is False, the model is given its own
@@ -115,8 +115,18 @@ class NextFrameModel(keras.Model):
         return inputs_shape["videos"] if isinstance(inputs_shape, dict) else inputs_shape
 
     def call(self, inputs, training=False):
-        predictions, *_ = self.unroll(inputs, training)
+        predictions, *_ = self.unroll(*self.read_inputs(inputs), training)
         return predictions
+
+    def read_inputs(self, inputs):
+        """Returns videos, float32, and the mask of their real frames, or None: see the class."""
+        if isinstance(inputs, dict):
+            videos, real_mask = inputs["videos"], inputs.get("real_mask")
+        else:
+            videos, real_mask = inputs, None
+        check_dtype(videos.dtype)
+        self.check_channels(videos.shape[-1])
+        return ops.cast(videos, "float32"), real_mask  # from float64, say, as NumPy has it
 
     def initial_outputs(self, batch, height, width):
         """Zeros in the shapes of what `step_outputs` returns first; see there."""
@@ -127,14 +137,8 @@ class NextFrameModel(keras.Model):
         next_frame, states = self.step(frame, states, training=training)
         return [next_frame], states
 
-    def unroll(self, inputs, training=False):
-        """Run through a video; returns the outputs of each step: [(batch, frames, ...), ...]."""
-        if isinstance(inputs, dict):
-            videos, real_mask = inputs["videos"], inputs.get("real_mask")
-        else:
-            videos, real_mask = inputs, None
-        check_dtype(videos.dtype)
-        self.check_channels(videos.shape[-1])
+    def unroll(self, videos, real_mask, training=False):
+        """Run through videos; returns the outputs of each step: [(batch, frames, ...), ...]."""
         batch, frames, height, width, _ = ops.shape(videos)
         if real_mask is None:
             real_mask = ops.ones((batch, frames), "bool")

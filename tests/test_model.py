@@ -42,7 +42,7 @@ def some_videos(count=2, frames=4, size=32):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_prediction_knows_nothing_of_later_frames(kind):
-    videos = some_videos()
+    videos = some_videos().astype("float64")  # as NumPy has floats
     before = array(built(kind)(videos))
     assert before.shape == videos.shape and before.dtype == np.float32
     assert 0 <= before.min() and before.max() <= 1

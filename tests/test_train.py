@@ -242,7 +242,7 @@ def test_the_motion_has_a_loss_in_training_where_it_is_measured(change):
         assert motion_loss == pytest.approx(0, abs=1e-4 * error)
         return
     # Of the motion that is predicted at each frame, to the next real one.
-    _, block_motion = model.unroll(inputs, training=True)
+    _, block_motion = model.unroll(**inputs, training=True)
     entropy = float(motion.cross_entropy(inputs["videos"], block_motion[:, :-1]))
     assert motion_loss == pytest.approx(0.1 * entropy, rel=1e-3) and motion_loss > 0.01 * error
 
