@@ -58,8 +58,11 @@ from method.optimizer import make_optimizer
 
 @keras.saving.register_keras_serializable("next_frame")
 def squared_error(y, prediction):
-    """Squared error summed over the pixels of a frame, averaged over frames and videos."""
-    return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)))
+    """Squared error of each video, summed over the pixels of a frame, averaged over frames.
+
+    Keras takes the mean over videos, each times its `sample_weight` if they have one.
+    """
+    return ops.mean(ops.sum(ops.square(y - prediction), axis=(2, 3, 4)), axis=1)
 
 
 LOSSES = {

@@ -237,6 +237,10 @@ def test_the_motion_has_a_loss_in_training_where_it_is_measured(change):
     predictions = array(model(inputs))
     error = float(np.square(predictions - y).sum(axis=(2, 3, 4)).mean())
     assert model.test_on_batch(inputs, y) == pytest.approx(error, rel=1e-4)
+    # A `sample_weight` for each video; Keras divides by the number of videos all the same.
+    first = float(np.square(predictions - y)[0].sum(axis=(1, 2, 3)).mean())
+    weighted = model.test_on_batch(inputs, y, np.array([1.0, 0.0]))
+    assert weighted == pytest.approx(first / 2, rel=1e-4)
     motion_loss = model.train_on_batch(inputs, y) - error
     if change:
         assert motion_loss == pytest.approx(0, abs=1e-4 * error)
