@@ -311,8 +311,9 @@ class Forecaster(NextFrameModel):
         return outputs
 
     def call(self, inputs, training=False):
-        videos, real_mask = self.read_inputs(inputs)
-        predictions, *block_motion = self.unroll(videos, real_mask, training)
+        inputs = self.read_inputs(inputs)
+        predictions, *block_motion = self.unroll(**inputs, training=training)
+        videos = inputs["videos"]
         has_motion = block_motion and videos.shape[1] != 1  # a single frame shows none
         if training and has_motion and self.architecture.motion_weight:
             # What the last frame moves to is not known here.

@@ -115,18 +115,16 @@ class NextFrameModel(keras.Model):
         return inputs_shape["videos"] if isinstance(inputs_shape, dict) else inputs_shape
 
     def call(self, inputs, training=False):
-        predictions, *_ = self.unroll(*self.read_inputs(inputs), training)
+        predictions, *_ = self.unroll(**self.read_inputs(inputs), training=training)
         return predictions
 
     def read_inputs(self, inputs):
-        """Returns videos, float32, and the mask of their real frames, or None: see the class."""
-        if isinstance(inputs, dict):
-            videos, real_mask = inputs["videos"], inputs.get("real_mask")
-        else:
-            videos, real_mask = inputs, None
+        """Returns the dict that the class describes, of either kind of inputs; videos float32."""
+        inputs = inputs if isinstance(inputs, dict) else {"videos": inputs}
+        videos = inputs["videos"]
         check_dtype(videos.dtype)
         self.check_channels(videos.shape[-1])
-        return ops.cast(videos, "float32"), real_mask  # from float64, say, as NumPy has it
+        return {**inputs, "videos": ops.cast(videos, "float32")}  # NumPy's floats are float64
 
     def initial_outputs(self, batch, height, width):
         """Zeros in the shapes of what `step_outputs` returns first; see there."""
@@ -137,11 +135,11 @@ class NextFrameModel(keras.Model):
         next_frame, states = self.step(frame, states, training=training)
         return [next_frame], states
 
-    def unroll(self, videos, real_mask, training=False):
+    def unroll(self, videos, real_mask=None, training=False):
         """Run through videos; returns the outputs of each step: [(batch, frames, ...), ...]."""
         batch, frames, height, width, _ = ops.shape(videos)
-        if real_mask is None:
-            real_mask = ops.ones((batch, frames), "bool")
+        real_mask = True if real_mask is None else real_mask
+        real_mask = ops.broadcast_to(real_mask, (batch, frames))  # refuses one of other frames
         first_is_real = ops.ones((batch, 1), "bool")
         real_mask = ops.concatenate([first_is_real, real_mask[:, 1:]], axis=1)
         outputs = self.initial_outputs(batch, height, width)
