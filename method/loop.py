@@ -81,7 +81,8 @@ class NextFrameModel(keras.Model):
         return cls(architecture, **others)
 
     def get_build_config(self):
-        return {"weights": len(self.weights)}
+        # Not yet built: nor is what Keras makes of it, such as a copy by `clone_model`.
+        return {"weights": len(self.weights)} if self.weights else None
 
     def build_from_config(self, config):
         self.build()

@@ -151,7 +151,10 @@ class WithDropout(models.KerasExample):
 def test_keras_own_verbs_work_and_compile_once(capsys):
     """From Python, without train.py: with arrays, losses and optimizers of one's own."""
     x, y = data.shift_frames(some_videos(count=4, frames=3, size=28))
-    model = WithDropout(CONFIGS["keras-example"].architecture)  # not built yet
+    architecture = CONFIGS["keras-example"].architecture
+    copy = keras.models.clone_model(models.KerasExample(architecture))
+    assert copy.architecture == architecture and not copy.built
+    model = WithDropout(architecture)  # not built yet
     model.compile("adam", "mse")
 
     def use_all_verbs():
