@@ -82,18 +82,22 @@ class NextFrameModel(keras.Model):
 
     def get_build_config(self):
         # Not yet built: nor is what Keras makes of it, such as a copy by `clone_model`.
-        return {"weights": len(self.weights)} if self.weights else None
+        return {"weights": self.count_weights()} if self.weights else None
 
     def build_from_config(self, config):
         self.build()
         self.check_weights(config)
 
+    def count_weights(self):
+        # Of LoRA's weights a file has no more than what they add to their kernels.
+        return sum("lora_" not in weight.name for weight in self.weights)
+
     def check_weights(self, config):
         """Raise a ValueError unless a file, of this build config, has as many weights."""
-        if len(self.weights) != config["weights"]:  # Keras would leave the others out
+        if self.count_weights() != config["weights"]:  # Keras would leave the others out
             raise ValueError(
                 f"the file has {config['weights']} weights, and the code's {type(self).__name__} "
-                f"has {len(self.weights)}: it has gained or lost a layer since"
+                f"has {self.count_weights()}: it has gained or lost a layer since"
             )
 
     def check_channels(self, channels):
