@@ -40,7 +40,8 @@ class ConvolutionMuon(keras.optimizers.Muon):
         return x * self.rms_rate * float(max(rows, columns)) ** 0.5
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        step = ops.cast(self.iterations, "float32")
+        # Each call counts, as with gradient accumulation not each one moves the weights.
+        step = ops.cast(self._iterations, "float32")
         momentum = step / (step + AVERAGE_DECAY)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
             average.assign(momentum * average + (1 - momentum) * variable)

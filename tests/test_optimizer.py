@@ -58,9 +58,11 @@ def test_muon_is_kept_from_the_first_convolution_and_the_heads(model, expected):
     assert not rule._should_use_adamw(attention)
 
 
-def test_the_weights_are_averaged_with_polynomial_decay():
+@pytest.mark.parametrize("accumulated", [None, 3])
+def test_the_weights_are_averaged_with_polynomial_decay(accumulated):
     weight = keras.Variable(np.zeros(1, "float32"))
     rule = make_optimizer(dataclasses.replace(FIRST_STEP, average=True), ())
+    rule.gradient_accumulation_steps = accumulated
     weights = []
     for step in range(30):
         rule.apply([np.ones(1, "float32")], [weight])
