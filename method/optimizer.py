@@ -28,8 +28,9 @@ class ConvolutionMuon(keras.optimizers.Muon):
     """
 
     def _should_use_adamw(self, variable):
-        excluded = any(re.search(layer, variable.path) for layer in self.exclude_layers)
-        return len(variable.shape) not in (2, 4) or excluded
+        if len(variable.shape) != 4:
+            return super()._should_use_adamw(variable)
+        return any(re.search(layer, variable.path) for layer in self.exclude_layers)
 
     def zeropower_via_newtonschulz5(self, x, steps):
         matrix = ops.reshape(x, (-1, x.shape[-1]))  # (height * width * in, out)
@@ -97,7 +98,7 @@ def make_optimizer(config, adam_layers):
     return ConvolutionMuon(
         learning_rate(config),
         # Patterns that are searched in a variable's path; an empty one is in every path.
-        exclude_layers=[f"/{name}/" for name in adam_layers] if muon else [""],
+        exclude_layers=[f"(^|/){name}/" for name in adam_layers] if muon else [""],
         adam_lr_ratio=config.adam_learning_rate / config.muon_learning_rate if muon else 1,
         adam_weight_decay=None,
         weight_decay=config.weight_decay if muon else None,

@@ -56,6 +56,11 @@ def test_muon_is_kept_from_the_first_convolution_and_the_heads(model, expected):
     # A layer whose name has one of these names in it is another one.
     attention = keras.Variable(np.zeros((4, 4)), name="multi_paint_head_attention")
     assert not rule._should_use_adamw(attention)
+    with keras.name_scope("paint_head"):  # as in a step of a model that is not built yet
+        kernel = keras.Variable(np.zeros((3, 3, 4, 1)), name="kernel")
+    with keras.name_scope("embedding"):  # whose table Keras's Muon leaves to Adam, too
+        table = keras.Variable(np.zeros((4, 4)), name="embeddings")
+    assert rule._should_use_adamw(kernel) and rule._should_use_adamw(table)
 
 
 @pytest.mark.parametrize("accumulated", [None, 3])
