@@ -57,6 +57,8 @@ class ConvLSTM2D(keras.layers.ConvLSTM2D):
                 "step() has no dropout: make a keras.layers.Dropout beside this layer, and call it "
                 "on the layer's output, with training=training, in the step of your model"
             )
+        if self.activity_regularizer:
+            raise ValueError("step() has no activity_regularizer: a model's call has add_loss")
 
     def initial_states(self, batch, height, width):
         """States before the first frame: [h, c], each (batch, height, width, filters), zeros."""

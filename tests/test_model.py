@@ -123,7 +123,8 @@ def test_step_has_the_numbers_and_gradients_of_keras_layer(size, activation, bia
     "option, remedy",
     [({"padding": "valid"}, "padding='same'"), ({"strides": 2}, "strides"),
      ({"data_format": "channels_first"}, "channels last"),
-     ({"recurrent_dropout": 0.5}, "keras.layers.Dropout beside this layer")],
+     ({"recurrent_dropout": 0.5}, "keras.layers.Dropout beside this layer"),
+     ({"activity_regularizer": "l2"}, "add_loss")],
 )  # fmt: skip
 def test_options_that_step_does_not_know_are_refused(option, remedy):
     with pytest.raises(ValueError, match=remedy):
