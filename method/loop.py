@@ -52,13 +52,17 @@ class NextFrameModel(keras.Model):
     `videos`: frame n predicts frame n + 1, and depends on no frame after n.
 
     Args:
-        architecture: a `model.Architecture`.
+        architecture: a `model.Architecture`, whose `precision` prevails over a `dtype` and over
+            Keras's global policy.
 
     Raises:
         InputError: videos are no floats, or have another number of channels than the model.
     """
 
-    remat = False  # True: gradient checkpointing, less memory for more computation
+    # True: gradient checkpointing, less memory for more computation. A step is then computed twice,
+    # so none of its layers may change variables of its own: Dropout would drop others the second
+    # time, and the gradient would be wrong; BatchNormalization would count a frame twice.
+    remat = False
 
     def __init__(self, architecture, **kwargs):
         # Each layer within says its own precision, and videos stay float32. Keras reads the model's
