@@ -3,7 +3,7 @@
     python train.py --preset tiny                      a first look, in two minutes
     python train.py --preset keras-small               the Keras site's stack, in 13 minutes
     python train.py                                    an hour on two CPU cores
-    KERAS_BACKEND=jax python train.py --preset gpu     the shipped weights, on an H100
+    KERAS_BACKEND=jax python train.py --preset gpu     nine minutes on an H100
     python train.py --filters 96 --run runs/mine       any hyperparameter is an option
     python train.py --data clips.prepared --run runs/clips     your own clips, from prepare.py
     python train.py --resume runs/mine                 go on after an interruption
@@ -221,7 +221,8 @@ PRESETS = {
     ),
     # Two CPU cores.
     "cpu": Config(),
-    # One GPU: the same model, with twenty times as many videos. It trained the shipped weights.
+    # One GPU: the same model, with twenty times as many videos. The shipped
+    # weights began so (assets/README.md).
     "gpu": Config(
         architecture=models.Architecture(precision="mixed_bfloat16"),
         batch_size=64,

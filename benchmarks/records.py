@@ -165,14 +165,15 @@ def describe(name, path, model, out):
 
 
 def draw_errors(records, count, path):
-    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
+    # The legend has two rows a line.
+    figure = matplotlib.figure.Figure(figsize=(8, 4 + len(records) / 11), layout="constrained")
     axes = figure.add_subplot()
     axes.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
     frames = np.arange(1, HORIZON + 1)
     for name, record in records.items():
         label = f"{name}: {record['mean']['mse']:.1f}"
         axes.plot(frames, record["mse"], label=label, **YARDSTICKS.get(name, {"marker": "."}))
-    axes.set(xlabel="predicted frame", ylabel="squared error, summed over pixels", xticks=frames)
+    axes.set(xlabel="predicted frame", ylabel="squared error of a frame", xticks=frames)
     axes.set(ylim=(0, None), title=f"Ten frames in, ten out: {count:,} test videos, and the mean")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)

@@ -238,10 +238,10 @@ print("predictions:", tuple(predictions.shape), f" parameters: {stack.count_para
 # ```
 #
 # `train.PRESETS` has several sizes. We train `tiny`: three ConvLSTM2D layers, and 1,200 videos. The
-# project also ships the weights of a larger model, trained on a GPU with 240,000 videos ("shipped"
-# below). The stack of section 4 trains in the terminal. As the Keras site publishes it that takes
-# nine hours: `python train.py --preset keras-example`. With a quarter of its filters, and trained
-# to forecast, it takes 13 minutes: `--preset keras-small`.
+# project also ships the weights of a larger model, trained with 260,000 videos, most of them on a
+# GPU ("shipped" below). The stack of section 4 trains in the terminal. As the Keras site publishes
+# it that takes nine hours: `python train.py --preset keras-example`. With a quarter of its filters,
+# and trained to forecast, it takes 13 minutes: `--preset keras-small`.
 #
 # Each hyperparameter is a field of `train.Config` or, for the layers, of `Architecture` in
 # `model.py`, with its explanation below it. To change one, take the `# ` from the start of a line;
@@ -556,7 +556,8 @@ strip(("frame", crossing[0]), ("sprite 1", parts[0, 0]), ("sprite 2", parts[0, 1
 
 # %% [markdown]
 # Each sprite is now a video of its own, with one digit. The *same* model forecasts each of them,
-# without any further training, and the brighter pixel of both forecasts is taken. In the terminal:
+# and the brighter pixel of both forecasts is taken. (A few of the videos that it was trained with
+# had a single digit, too: `--single-digit-share`.) In the terminal:
 # `python predict.py --sprites 2`. The strip shows the one of our videos that gains most.
 
 # %%

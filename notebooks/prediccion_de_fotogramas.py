@@ -248,11 +248,11 @@ print("predicciones:", tuple(predictions.shape), f" parámetros: {stack.count_pa
 # ```
 #
 # En `train.PRESETS` hay varios tamaños. Vamos a entrenar `tiny`: tres capas ConvLSTM2D y 1200
-# vídeos. El proyecto trae además los pesos de un modelo mayor, entrenado en una GPU con 240 000
-# vídeos; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la terminal. Tal como
-# la publica la web de Keras, tarda nueve horas: `python train.py --preset keras-example`. Con la
-# cuarta parte de los filtros, y entrenada para predecir varios fotogramas seguidos, tarda
-# 13 minutos: `--preset keras-small`.
+# vídeos. El proyecto trae además los pesos de un modelo mayor, entrenado con 260 000 vídeos, la
+# mayoría en una GPU; lo llamaremos «el incluido». La pila de la sección 4 se entrena en la
+# terminal. Tal como la publica la web de Keras, tarda nueve horas: `python train.py --preset
+# keras-example`. Con la cuarta parte de los filtros, y entrenada para predecir varios fotogramas
+# seguidos, tarda 13 minutos: `--preset keras-small`.
 #
 # Cada hiperparámetro es un campo de `train.Config` o, si es de las capas, de `Architecture`, en
 # `model.py`, con su explicación debajo. Para cambiar alguno, borra `# ` al principio de una línea;
@@ -579,9 +579,10 @@ strip(("fotograma", crossing[0]), ("sprite 1", parts[0, 0]), ("sprite 2", parts[
 
 # %% [markdown]
 # Cada sprite es ahora un vídeo aparte, con un solo dígito. El *mismo* modelo predice cada uno por
-# separado, sin más entrenamiento, y de las dos predicciones se toma siempre el píxel más claro. En
-# la terminal: `python predict.py --sprites 2`. La tira muestra, de nuestros vídeos, aquel en el que
-# más ayudan los sprites.
+# separado, y de las dos predicciones se toma siempre el píxel más claro. (Unos pocos de los vídeos
+# con los que se entrenó tenían también un solo dígito: `--single-digit-share`.) En la terminal:
+# `python predict.py --sprites 2`. La tira muestra, de nuestros vídeos, aquel en el que más ayudan
+# los sprites.
 
 # %%
 by_sprites = sprites.rollout(lambda *part: models.rollout(shipped, *part), contexts, 10, count=2)

@@ -98,7 +98,7 @@ def test_numbers_are_those_of_the_records():
     for line in re.findall(r"^\| `.* \|$", training, re.MULTILINE):
         told = re.findall(r"\d+\.\d", line.split(" | ")[-1])
         assert told and set(told) <= means, line
-    for name in ("tiny", "hour", "forecaster"):
+    for name in ("tiny", "hour", "gpu", "forecaster"):
         assert f"{error(name)}, {error(f'{name}, 2 sprites')}" in training
     for notebook in ("next_frame_prediction", "prediccion_de_fotogramas"):
         text = (ROOT / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8")
