@@ -16,6 +16,7 @@ Both are Keras models: `compile`, `fit`, `evaluate`, `predict`, `save` and `expo
 """
 
 import dataclasses
+import functools
 from typing import Annotated, Literal
 
 import keras
@@ -318,8 +319,15 @@ class Forecaster(NextFrameModel):
         videos = inputs["videos"]
         has_motion = block_motion and videos.shape[1] != 1  # a single frame shows none
         if training and has_motion and self.architecture.motion_weight:
-            # What the last frame moves to is not known here.
-            loss = motion.cross_entropy(videos, block_motion[0][:, :-1])
+
+            def motion_loss():  # what the last frame moves to is not known here
+                return motion.cross_entropy(videos, block_motion[0][:, :-1])
+
+            if videos.shape[1] is None:  # it may become a single frame
+                no_loss = functools.partial(ops.zeros, (), "float32")
+                loss = ops.cond(ops.shape(videos)[1] > 1, motion_loss, no_loss)
+            else:
+                loss = motion_loss()
             # Keras sums all losses in its floatx.
             self.add_loss(ops.cast(self.architecture.motion_weight * loss, keras.config.floatx()))
         return predictions

@@ -182,9 +182,7 @@ def test_keras_own_verbs_work_and_compile_once(capsys):
 
 
 @on_tensorflow
-@pytest.mark.parametrize(
-    "kind", ["keras-example", pytest.param("forecaster", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kind", ["keras-example", "forecaster"])
 def test_what_is_not_known_before_a_batch_is_not_needed(tmp_path, kind):
     """Neither for tf.data of unknown shapes, nor for an export without a signature."""
     import tensorflow as tf
