@@ -70,6 +70,7 @@ def test_the_weights_are_averaged_with_polynomial_decay(accumulated):
     rule.gradient_accumulation_steps = accumulated
     weights = []
     for step in range(30):
+        weight.assign([step])
         rule.apply([np.ones(1, "float32")], [weight])
         weights.append(array(weight)[0])
     # By Shamir and Zhang's product the weights of step s count 9 (s + 1) (s + 2) ... (s + 8).
