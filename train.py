@@ -221,8 +221,8 @@ PRESETS = {
     ),
     # Two CPU cores.
     "cpu": Config(),
-    # One GPU: the same model, with twenty times as many videos. The shipped
-    # weights began so (assets/README.md).
+    # One GPU: the same model, with twenty times as many videos. The shipped weights began
+    # so (assets/README.md).
     "gpu": Config(
         architecture=models.Architecture(precision="mixed_bfloat16"),
         batch_size=64,

@@ -75,19 +75,19 @@ def work(config):
     parts = [
         (
             "convolutions, all but the motion's heads",
-            lambda frame, stacks, history: model.run_stacks(frame, history, stacks),
-            (frame, stacks),
-            (history,),
+            model.run_stacks,
+            {"frame": frame, "states": stacks},
+            {"history": history},
         )
     ]
     if config.architecture.motion_radius:
         parts += [
-            ("motion measured", model.measure_motion, (), (frame, states)),
+            ("motion measured", model.measure_motion, {}, {"frame": frame, "states": states}),
             (
                 "motion's heads, pixels moved",
-                lambda frame, x, features, history: model.move(frame, history, x, features),
-                (frame, x, features),
-                (history,),
+                model.move,
+                {"frame": frame, "x": x, "features": features},
+                {"history": history},
             ),
         ]
     weights = [variable.value for variable in model.trainable_variables]
@@ -95,9 +95,9 @@ def work(config):
 
         def forward(weights, learning, fixed, function=function):
             with keras.StatelessScope(zip(model.trainable_variables, weights)):
-                return function(*learning, *fixed)
+                return function(**learning, **fixed)
 
-        def with_gradient(weights, learning, fixed, forward=forward):
+        def with_gradient(weights, learning, fixed):
             outputs, way_back = jax.vjp(lambda *inputs: forward(*inputs, fixed), weights, learning)
             return outputs, way_back(outputs)  # any numbers will do as the outputs' gradient
 

@@ -144,7 +144,7 @@ def score(parts):
 def describe(name, path, model, out):
     """What a model is, and what its run was: a dict. Copies the run's log to the folder `out`."""
     known = {"parameters": model.count_params(), "precision": model.architecture.precision}
-    folder = path if path.is_dir() else path.parent
+    folder = predict.run_of(path)
     if not (folder / "environment.json").exists():
         return known
     first, *_, last = 2 * runs.read_json(folder / "environment.json", list)

@@ -45,7 +45,7 @@ class WeightsAndBiases(keras.callbacks.Callback):
             ) from None
 
     def on_epoch_end(self, epoch, logs=None):
-        values = {**logs, "learning_rate": float(self.model.optimizer.learning_rate)}
+        values = {**logs, "learning_rate": runs.learning_rate(self.model)}
         if (path := runs.sample_path(self.folder, epoch)).exists():
             values["forecasts"] = self.picture(str(path))
         self.run.log(values, step=epoch)
